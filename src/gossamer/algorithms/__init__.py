@@ -1,0 +1,6 @@
+"""What an agent learns with: the contract, and the algorithms under it."""
+
+from gossamer.algorithms.protocol import Algorithm, adapt, combine
+from gossamer.algorithms.siac import SiAC
+
+__all__ = ["Algorithm", "SiAC", "adapt", "combine"]

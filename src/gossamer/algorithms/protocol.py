@@ -1,0 +1,77 @@
+"""The contract between an algorithm and everything that runs it; imports no algorithm and no runtime.
+
+An algorithm is a frozen dataclass of hyper-parameters with pure methods, written for ONE agent. It is also a
+pytree whose leaves are the numbers that may change without compiling again (learning rates, coefficients).
+"""
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gossamer.types import Estimate, Info, Key, Learner, Message, Params, Trajectory
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """What one agent does with its experience and with what its neighbours say.
+
+    ``adapt`` is ``apply`` after ``gradient``; runtimes that exchange gradients need the halves. ``combine`` for
+    averaging is ``absorb`` after the weighted mean of the messages, which a runtime may compute as it likes.
+    """
+
+    def init(self, key: Key) -> Learner:
+        """A learner with its own random parameters."""
+        ...
+
+    def act(self, params: Params, key: Key, observation: Array) -> tuple[Array, Array]:
+        """A sampled action for one observation, and its log-probability."""
+        ...
+
+    def act_greedily(self, params: Params, observation: Array) -> Array:
+        """The most probable action for one observation."""
+        ...
+
+    def estimate(self, params: Params, trajectory: Trajectory) -> Estimate:
+        """Advantages and critic targets of a trajectory, under the parameters that collected it."""
+        ...
+
+    def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[Any, Info]:
+        """The stochastic gradient of the loss on a trajectory; the key serves losses that sample."""
+        ...
+
+    def apply(self, learner: Learner, gradient: Any) -> Learner:
+        """The learner after one step of its optimiser along a gradient."""
+        ...
+
+    def message(self, learner: Learner) -> Message:
+        """What peers may see of a learner."""
+        ...
+
+    def absorb(self, learner: Learner, mixed: Message) -> Learner:
+        """The learner after its parameters were replaced by a weighted mean of messages."""
+        ...
+
+
+def adapt(algorithm: Algorithm, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[Learner, Info]:
+    """One local adaptation, the first half of a diffusion step (5a), (33a), (39a)."""
+    gradient, info = algorithm.gradient(learner, trajectory, key)
+    return algorithm.apply(learner, gradient), info
+
+
+def combine(
+    algorithm: Algorithm, learner: Learner, messages: Message, weights: Float[Array, " peer"]
+) -> Learner:
+    """One agent's combination with its neighbours, the second half of a diffusion step (5b), (33b), (39b).
+
+        w_k ← Σ_l c_lk ŵ_l
+
+    Args:
+        algorithm: the agent's algorithm.
+        learner: the agent after its adaptation.
+        messages: what arrived, on a leading ``peer`` axis; slot 0 is the agent's own message.
+        weights: c_lk of each slot, non-negative, summing to one.
+    """
+    mixed = jax.tree.map(lambda leaf: jnp.tensordot(weights.astype(leaf.dtype), leaf, axes=1), messages)
+    return algorithm.absorb(learner, mixed)

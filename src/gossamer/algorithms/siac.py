@@ -1,0 +1,218 @@
+"""SiAC, Diff-DAC's simple actor-critic (section IV-D), for one agent.
+
+Whether it is Diff-SiAC, centralised or specialised SiAC is not said here: that is the shape of the tasks and
+the graph. Nothing here talks to anyone.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+import tyro
+from jaxtyping import Array, Float
+
+from gossamer.distributions import DiagonalGaussian
+from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
+from gossamer.networks import MLP, Activation
+from gossamer.returns import discounted_returns, episode_discounts
+from gossamer.types import ActorCritic, Estimate, Info, Key, Learner, Spaces, Trajectory
+
+Spread: TypeAlias = Literal["variance", "standard_deviation"]
+Weighting: TypeAlias = Literal["transitions", "tasks"]
+
+
+def _structure(default: Any = ...) -> Any:
+    """A field that shapes the program: another value compiles another program."""
+    metadata = {"static": True}
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SiAC:
+    """Simple actor-critic: Monte-Carlo advantages over whole episodes, separate networks, Adam.
+
+    Advantage (40), with the return to the end of the episode and no bootstrap:
+
+        Â_t = Σ_{j=t}^{T−1} γ^{j−t} r_{j+1} − v_ξ(s_t)
+
+    Critic (43) descends ½(v_ξ(s_t) − G_t)²; actor (44) ascends ln π_w(a_t|s_t) Â_t. As printed, (33a) with (43)
+    would move the critic away from its target; the signs here are those of the squared error. The text calls
+    the entropy a penalty; it is rewarded here, as is usual.
+
+    Defaults are appendix A.1's. Learning rates and coefficients are traced: changing them compiles nothing.
+
+    Raises:
+        InputError: where a hyper-parameter lies outside its range.
+
+    Example:
+        >>> from gossamer.types import Box
+        >>> siac = SiAC(Spaces(observation_size=3, action=Box(size=1, bound=2.0)), hidden=(8, 8))
+        >>> learner = siac.init(jax.random.key(0))
+        >>> action, log_prob = siac.act(learner.params, jax.random.key(1), jnp.zeros(3))
+        >>> action.shape, log_prob.shape
+        ((1,), ())
+    """
+
+    spaces: tyro.conf.Suppress[Spaces] = _structure()
+    """What the agent sees and does: the environment's, so no flag of the command line."""
+    hidden: tuple[int, ...] = _structure((400, 400))
+    """Widths of the hidden layers of actor and critic (neurons)."""
+    activation: Activation = _structure("relu")
+    """Activation of the hidden layers."""
+    spread: Spread = _structure("variance")
+    """What the actor's softplus output is: the policy's variance (the paper's) or its standard deviation."""
+    weighting: Weighting = _structure("transitions")
+    """What counts alike in the gradient: every transition, pooled (41)-(42), or every task."""
+    bootstrap_at_time_limit: bool = _structure(False)
+    """Add the critic's value of the state in which the time limit cut an episode off (the paper does not)."""
+    actor_learning_rate: float = 0.001
+    """Adam's step size for the actor, > 0."""
+    critic_learning_rate: float = 0.01
+    """Adam's step size for the critic, > 0."""
+    entropy_coefficient: float = 0.0005
+    """Weight of the policy's entropy (nats) in the actor's objective, >= 0."""
+    discount: float = 0.99
+    """γ, the discount per step, in [0, 1]."""
+    variance_floor: float = 1e-6
+    """Added to the softplus output, so that the density stays finite, >= 0 (units of the action, squared)."""
+
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise InputError(f"hidden is {self.hidden}; it must hold at least one width, each at least 1")
+        require_choice("activation", self.activation, ("relu", "tanh"))
+        require_choice("spread", self.spread, ("variance", "standard_deviation"))
+        require_choice("weighting", self.weighting, ("transitions", "tasks"))
+        require_positive("actor_learning_rate", self.actor_learning_rate)
+        require_positive("critic_learning_rate", self.critic_learning_rate)
+        require_non_negative("entropy_coefficient", self.entropy_coefficient)
+        require_within("discount", self.discount, 0.0, 1.0)
+        require_non_negative("variance_floor", self.variance_floor)
+
+    def init(self, key: Key) -> Learner:
+        """A learner with its own random parameters and fresh optimisers."""
+        actor_key, critic_key = jax.random.split(key)
+        observation = jnp.zeros(self.spaces.observation_size)
+        params = ActorCritic(
+            actor=self._actor.init(actor_key, observation), critic=self._critic.init(critic_key, observation)
+        )
+        optimiser = ActorCritic(
+            actor=self._optimisers.actor.init(params.actor), critic=self._optimisers.critic.init(params.critic)
+        )
+        return Learner(params, optimiser, updates=jnp.zeros((), jnp.int32))
+
+    def policy(
+        self, actor_params: Any, observation: Float[Array, "*batch observation"]
+    ) -> DiagonalGaussian:
+        """The distribution of actions: mean = bound · tanh(·), variance = softplus(·) or its square."""
+        location, spread = jnp.split(self._actor.apply(actor_params, observation), 2, axis=-1)
+        spread = jax.nn.softplus(spread) + self.variance_floor
+        scale = jnp.sqrt(spread) if self.spread == "variance" else spread
+        return DiagonalGaussian(self.spaces.action.bound * jnp.tanh(location), scale)
+
+    def value(
+        self, critic_params: Any, observation: Float[Array, "*batch observation"]
+    ) -> Float[Array, "*batch"]:
+        """v_ξ(s), in units of the return."""
+        return self._critic.apply(critic_params, observation)[..., 0]
+
+    def act(
+        self, params: ActorCritic, key: Key, observation: Float[Array, " observation"]
+    ) -> tuple[Float[Array, " action"], Float[Array, ""]]:
+        """A sampled, unclipped action for one observation, and its log-probability."""
+        policy = self.policy(params.actor, observation)
+        action = policy.sample(key)
+        return action, policy.log_prob(action)
+
+    def act_greedily(
+        self, params: ActorCritic, observation: Float[Array, " observation"]
+    ) -> Float[Array, " action"]:
+        """The policy's mean for one observation."""
+        return self.policy(params.actor, observation).mode()
+
+    def estimate(self, params: ActorCritic, trajectory: Trajectory) -> Estimate:
+        """Advantages (40), and the returns that the critic should predict."""
+        discounts = episode_discounts(trajectory.terminated, trajectory.truncated, self.discount)
+        bootstrap = jnp.zeros_like(trajectory.reward)
+        if self.bootstrap_at_time_limit:
+            beyond = self.discount * self.value(params.critic, trajectory.next_observation)
+            bootstrap = jnp.where(trajectory.truncated, beyond, 0.0)
+        over_env = jax.vmap(discounted_returns, in_axes=1, out_axes=1)
+        target = over_env(trajectory.reward, discounts, bootstrap)
+        return Estimate(target - self.value(params.critic, trajectory.observation), target)
+
+    def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[ActorCritic, Info]:
+        """Gradients (43)-(44) of the actor's and the critic's loss, averaged over real transitions."""
+        del key
+        estimate = self.estimate(learner.params, trajectory)
+        weight = transition_weights(trajectory, self.weighting)
+
+        def actor_loss(actor_params: Any) -> tuple[Array, tuple[Array, Array]]:
+            policy = self.policy(actor_params, trajectory.observation)
+            surrogate = jnp.sum(weight * policy.log_prob(trajectory.action) * estimate.advantage)
+            entropy = jnp.sum(weight * policy.entropy())
+            return -surrogate - self.entropy_coefficient * entropy, (-surrogate, entropy)
+
+        def critic_loss(critic_params: Any) -> Array:
+            error = self.value(critic_params, trajectory.observation) - estimate.target
+            return 0.5 * jnp.sum(weight * error**2)
+
+        actor, (policy_loss, entropy) = jax.grad(actor_loss, has_aux=True)(learner.params.actor)
+        value_loss, critic = jax.value_and_grad(critic_loss)(learner.params.critic)
+        info = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        return ActorCritic(actor, critic), info
+
+    def apply(self, learner: Learner, gradient: ActorCritic) -> Learner:
+        """One step of Adam for the actor and one for the critic."""
+
+        def step(optimiser: Any, gradient: Any, state: Any, params: Any) -> tuple[Any, Any]:
+            change, state = optimiser.update(gradient, state, params)
+            return optax.apply_updates(params, change), state
+
+        parts = zip(self._optimisers, gradient, learner.optimiser, learner.params, strict=True)
+        (actor, actor_state), (critic, critic_state) = (step(*part) for part in parts)
+        return Learner(
+            ActorCritic(actor, critic), ActorCritic(actor_state, critic_state), updates=learner.updates + 1
+        )
+
+    def message(self, learner: Learner) -> ActorCritic:
+        """Both networks' parameters: Diff-DAC combines critic (33b) and actor (39b) alike."""
+        return learner.params
+
+    def absorb(self, learner: Learner, mixed: ActorCritic) -> Learner:
+        """The learner with combined parameters; its optimisers' moments stay its own."""
+        return Learner(mixed, learner.optimiser, learner.updates)
+
+    @property
+    def _actor(self) -> MLP:
+        return MLP(self.hidden, outputs=2 * self.spaces.action.size, activation=self.activation)
+
+    @property
+    def _critic(self) -> MLP:
+        return MLP(self.hidden, outputs=1, activation=self.activation)
+
+    @property
+    def _optimisers(self) -> ActorCritic:
+        return ActorCritic(optax.adam(self.actor_learning_rate), optax.adam(self.critic_learning_rate))
+
+
+def transition_weights(trajectory: Trajectory, weighting: Weighting) -> Float[Array, "time env"]:
+    """The weight of each transition in a batch mean: zero where padded, summing to one.
+
+    ``transitions`` weighs all alike, 1/Σ_k T_k as in (41)-(42), so that tasks with short episodes count little;
+    ``tasks`` gives transition t of task k 1/(K T_k), which is the mean of the K tasks' own gradients (43)-(44).
+
+    Example:
+        >>> trajectory = Trajectory.padding(time=2, env=2)._replace(mask=jnp.array([[True, True], [False, True]]))
+        >>> transition_weights(trajectory, "tasks").tolist()
+        [[0.5, 0.25], [0.0, 0.25]]
+    """
+    real = trajectory.mask.astype(trajectory.reward.dtype)
+    if weighting == "transitions":
+        return real / real.sum()
+    environments = trajectory.task.shape[0]
+    per_task = jax.ops.segment_sum(real.sum(0), trajectory.task, num_segments=environments)
+    tasks = (per_task > 0).astype(real.dtype).sum()
+    return real / (per_task[trajectory.task] * tasks)[None]

@@ -1,0 +1,92 @@
+"""A topology in numbers and as a picture. It draws and measures; the graphs are made elsewhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import networkx as nx
+from matplotlib.figure import Figure
+from scipy.sparse import csr_array
+
+from gossamer.errors import InputError
+from gossamer.mixing import (
+    consensus_rate,
+    is_column_stochastic,
+    is_primitive,
+    is_row_stochastic,
+    spectral_gap,
+)
+from gossamer.topologies import Topology
+
+_MOST_DRAWN = 500
+
+
+def describe(topology: Topology, weights: Sequence[csr_array]) -> dict[str, str]:
+    """What is worth knowing of a topology and its weights, by name.
+
+    For a time-varying topology the rates are those of one whole period.
+
+    Example:
+        >>> from gossamer.mixing import metropolis_hastings, weigh
+        >>> from gossamer.topologies import ring
+        >>> describe(ring(14), weigh(ring(14), metropolis_hastings))["consensus rate ‖W − J‖₂"]
+        '0.934'
+    """
+    degrees = topology.in_degrees()
+
+    def all_phases(check: object) -> str:
+        return "yes" if all(check(phase) for phase in weights) else "no"  # type: ignore[operator]
+
+    return {
+        "topology": topology.name,
+        "agents": f"{topology.agents}",
+        "links": f"{sum(len(phase) for phase in topology.phases)} directed, in {topology.period} phase(s)",
+        "mean neighbourhood (self included)": f"{topology.mean_neighbourhood:.2f}",
+        "in-degree, least to most": f"{degrees.min()} to {degrees.max()}",
+        "directed": "yes" if topology.is_directed else "no",
+        "strongly connected": "yes" if topology.is_strongly_connected else "no",
+        "rows sum to one": all_phases(is_row_stochastic),
+        "columns sum to one": all_phases(is_column_stochastic),
+        "primitive": all_phases(is_primitive),
+        "consensus rate ‖W − J‖₂": f"{consensus_rate(weights):.3f}",
+        "spectral gap 1 − |λ₂|": f"{spectral_gap(weights):.3f}",
+    }
+
+
+def draw(topology: Topology, out: Path) -> Path:
+    """Draw who may talk to whom; a time-varying topology with all its phases at once.
+
+    Raises:
+        InputError: more than 500 agents, or a path that cannot be written.
+    """
+    if topology.agents > _MOST_DRAWN:
+        raise InputError(f"{topology.agents} agents are too many for a picture; at most {_MOST_DRAWN} are drawn")
+    graph = nx.compose_all([topology.graph(phase) for phase in range(topology.period)])
+    figure = Figure(figsize=(6, 6), dpi=150, layout="constrained")
+    axis = figure.subplots()
+    few = topology.agents <= 100
+    nx.draw_networkx(
+        graph,
+        pos=_layout(topology, graph),
+        ax=axis,
+        node_size=260 if few else 30,
+        node_color="#0072B2",
+        font_color="white",
+        font_size=8,
+        edge_color="#999999",
+        with_labels=few,
+    )
+    axis.set_title(f"{topology.name}, {topology.agents} agents")
+    axis.set_axis_off()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        figure.savefig(out)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out} cannot be written ({error}); choose another --out") from error
+    return out
+
+
+def _layout(topology: Topology, graph: nx.Graph) -> dict[int, tuple[float, float]]:
+    """Regular graphs on a circle, the others by their own structure."""
+    if len(set(topology.in_degrees())) == 1:
+        return nx.circular_layout(graph)
+    return nx.kamada_kawai_layout(graph)

@@ -1,0 +1,292 @@
+"""The command line. It parses, calls the library and prints; every decision is made below it.
+
+Bad input leaves one sentence on standard error and exit status 2, an interrupted run status 130, a run that
+diverged status 1.
+"""
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from gossamer.errors import InputError
+
+PROGRAM = "gossamer"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exits with its status."""
+    try:
+        _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except InputError as error:
+        _exit(2, str(error))
+    except BrokenPipeError:
+        sys.exit(0)
+    except KeyboardInterrupt:
+        _exit(130, "interrupted")
+    except Exception as error:
+        # The two ends of a run that are no defects; anything else keeps its traceback.
+        from gossamer.train import Interrupted, NonFiniteParameters
+
+        if isinstance(error, Interrupted):
+            _exit(130, str(error))
+        if isinstance(error, NonFiniteParameters):
+            _exit(1, str(error))
+        raise
+
+
+def _exit(status: int, message: str) -> None:
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _dispatch(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    if arguments[0] == "--version":
+        print(f"{PROGRAM} {version('gossamer')}")
+        return
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise InputError(f"{name!r} is no command; {_nearest(name, list(COMMANDS))}")
+    COMMANDS[name](rest)
+
+
+def _overview() -> str:
+    lines = [
+        "gossamer: fully decentralised deep reinforcement learning",
+        "",
+        f"usage: {PROGRAM} COMMAND [ARGUMENTS]   ({PROGRAM} COMMAND --help says more)",
+        "",
+    ]
+    lines += [f"  {name:<10} {command.__doc__ or ''}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", f"  {'--version':<10} Print the version."])
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    guess = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{guess}known are {', '.join(known)}"
+
+
+def _parse(function: Any, arguments: Sequence[str], command: str, **options: Any) -> Any:
+    """Parse with tyro, but refuse unknown flags in one sentence."""
+    program = f"{PROGRAM} {command}"
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+    parsed, unknown = tyro.cli(
+        function, args=list(arguments), prog=program, config=config, return_unknown_args=True, **options
+    )
+    if unknown:
+        flags = _flags(function, config, **options)
+        near = difflib.get_close_matches(unknown[0], flags, n=2, cutoff=0.5)
+        guess = f"did you mean {' or '.join(near)}? " if near else ""
+        kind = "flag" if unknown[0].startswith("-") else "argument"
+        raise InputError(f"unknown {kind} {unknown[0]}; {guess}{program} --help lists what is accepted")
+    return parsed
+
+
+def _flags(function: Any, config: Any, **options: Any) -> list[str]:
+    parser = tyro.extras.get_parser(function, config=config, **options)
+    return [flag for action in parser._actions for flag in action.option_strings]
+
+
+def _list(arguments: list[str]) -> None:
+    """List the recipes, topologies and weight rules."""
+
+    def show() -> None:
+        """List the recipes, topologies and weight rules."""
+        from gossamer.mixing import RULES
+        from gossamer.recipes import RECIPES
+        from gossamer.topologies import NAMES
+
+        print("recipes (gossamer train RECIPE)")
+        for name, recipe in RECIPES.items():
+            experiment = recipe()
+            print(
+                f"  {name:<30} {experiment.tasks} tasks, {experiment.agents} agents, "
+                f"{experiment.rounds} rounds"
+            )
+        for title, functions in (("topologies (--topology)", NAMES), ("weight rules (--weights)", RULES)):
+            print(f"\n{title}")
+            for name, function in functions.items():
+                print(f"  {name:<30} {(function.__doc__ or '').strip().splitlines()[0]}")
+
+    _parse(show, arguments, "list")
+
+
+def _train(arguments: list[str]) -> None:
+    """Run a recipe, or continue a run with --resume RUN."""
+    from gossamer.recipes import RECIPES
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            f"usage: {PROGRAM} train RECIPE [OPTIONS]   ({PROGRAM} train RECIPE --help lists them)\n"
+            f"       {PROGRAM} train --resume RUN [--rounds INT]\n\n"
+            f"recipes: {', '.join(RECIPES)}"
+        )
+        return
+    if arguments[0].startswith("--resume"):
+        _resume(arguments)
+        return
+    name, *rest = arguments
+    if name.startswith("-"):
+        raise InputError(f"{name!r} stands where a recipe was expected; known are {', '.join(RECIPES)}")
+    if name not in RECIPES:
+        raise InputError(f"{name!r} is no recipe; {_nearest(name, list(RECIPES))}")
+    _train_recipe(name, rest)
+
+
+def _train_recipe(name: str, arguments: list[str]) -> None:
+    from gossamer.experiment import Experiment
+    from gossamer.progress import reporter
+    from gossamer.recipes import RECIPES
+    from gossamer.train import train
+
+    @dataclass(frozen=True)
+    class Options:
+        experiment: Experiment
+        out: Path | None = None
+        """Folder of the run, new or empty; by default runs/RECIPE-DATE-TIME."""
+
+    default = Options(RECIPES[name]())
+    description = f"Train the recipe {name}: {(RECIPES[name].__doc__ or '').strip().splitlines()[0]}"
+    options = _parse(Options, arguments, f"train {name}", default=default, description=description)
+    out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    print(train(options.experiment, out, reporter(name)))
+
+
+def _resume(arguments: list[str]) -> None:
+    from gossamer.progress import reporter
+    from gossamer.train import resume
+
+    def continue_run(resume: Path, rounds: int | None = None) -> tuple[Path, int | None]:
+        """Continue a run from its newest checkpoint, exactly as if it had never stopped.
+
+        Args:
+            resume: Folder of the run.
+            rounds: New total number of rounds; by default what the run was started with.
+        """
+        return resume, rounds
+
+    run, rounds = _parse(continue_run, arguments, "train")
+    print(resume(run, rounds, reporter(run.name)))
+
+
+def _evaluate(arguments: list[str]) -> None:
+    """Play episodes with every agent of a run on every task."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """Play episodes with every agent of a run on every task; prints a table and writes it to the run."""
+
+        run: tyro.conf.Positional[Path]
+        """Folder of the run."""
+        episodes: int = 10
+        """Episodes per agent and task."""
+        policy: Literal["greedy", "sampled"] = "greedy"
+        """Play the most probable action, or sample as in training."""
+        seed: int = 0
+        """Seed of the initial states and of the sampled actions."""
+
+    options = _parse(Options, arguments, "evaluate")
+    from gossamer.evaluate import evaluate, table, write_evaluation
+
+    evaluation = evaluate(options.run, options.episodes, options.policy == "greedy", options.seed)
+    path = write_evaluation(evaluation, options.run / f"evaluation-{options.policy}.json")
+    print(table(evaluation))
+    print(path)
+
+
+def _plot(arguments: list[str]) -> None:
+    """Draw the learning curves of one or several runs."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """Draw returns and consensus distances of one or several runs."""
+
+        runs: tyro.conf.Positional[tuple[Path, ...]]
+        """Folders of runs; one with several seeds is one curve with an interval."""
+        out: Path | None = None
+        """The picture (png, pdf or svg); by default figures/curves.png in the first run."""
+        labels: tuple[str, ...] | None = None
+        """One label for each run; by default what its configuration says."""
+        x: Annotated[Literal["env_steps", "rounds"], tyro.conf.arg(name="x")] = "env_steps"
+        """What the x axis counts."""
+        title: str | None = None
+        """Title of the picture."""
+
+    options = _parse(Options, arguments, "plot")
+    from gossamer.analysis import plot
+
+    if not options.runs:
+        raise InputError("no run was given; give at least one run folder")
+    out = options.out or options.runs[0] / "figures" / "curves.png"
+    print(plot(options.runs, out, options.labels, options.x, options.title))
+
+
+def _topology(arguments: list[str]) -> None:
+    """Print a topology's properties and draw it."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """Print the properties of a topology with its combination weights, and draw it."""
+
+        name: tyro.conf.Positional[str]
+        """NAME, NAME:parameter=value,..., or the path of an edge-list file."""
+        agents: int = 25
+        """Number of agents."""
+        weights: str = "metropolis_hastings"
+        """A weight rule, or the path of a matrix file."""
+        out: Path | None = None
+        """The picture (png, pdf or svg); by default topology-NAME-AGENTS.png here."""
+
+    options = _parse(Options, arguments, "topology")
+    from gossamer.analysis.graphs import describe, draw
+    from gossamer.experiment import weigh_by
+    from gossamer.topologies import named
+
+    topology = named(options.name, options.agents)
+    weights = weigh_by(options.weights, topology)
+    stem = Path(options.name.partition(":")[0]).stem
+    out = options.out or Path(f"topology-{stem}-{options.agents}.png")
+    for name, value in describe(topology, weights).items():
+        print(f"{name:<34} {value}")
+    print(draw(topology, out))
+
+
+def _demo(arguments: list[str]) -> None:
+    """Train 25 agents on 25 tasks by diffusion, and a centralised learner beside them."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """Cart-pole balance, 25 tasks: Diff-SiAC and centralised SiAC, compared and drawn."""
+
+        rounds: int = 300
+        """Rounds of both trainings."""
+        seed: int = 0
+        """Seed of both trainings."""
+        out: Path | None = None
+        """Folder of the two runs and the picture; by default runs/demo-DATE-TIME."""
+
+    options = _parse(Options, arguments, "demo")
+    from gossamer.demo import demo
+
+    out = options.out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    demo(out, options.rounds, options.seed)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "list": _list,
+    "train": _train,
+    "evaluate": _evaluate,
+    "plot": _plot,
+    "topology": _topology,
+    "demo": _demo,
+}

@@ -1,0 +1,143 @@
+"""How good a trained population is: every agent on every task, greedily or sampled. Nothing is learned here."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from gossamer.algorithms.protocol import Algorithm
+from gossamer.environments import TaskSet
+from gossamer.errors import require_at_least
+from gossamer.experience.device import Episodes
+from gossamer.records import write_json
+from gossamer.train import restore_population
+from gossamer.types import Key, Params
+
+_MOST_AGENTS = 25
+
+
+class Evaluation(NamedTuple):
+    """Undiscounted returns of whole episodes, and which agent was trained on which task.
+
+    ``agent[i]`` is the number of the agent in row i; ``trained[i, t]`` says whether task t was among its own.
+    """
+
+    task_set: TaskSet
+    agent: Int[np.ndarray, " agent"]
+    trained: np.ndarray
+    returns: Float[np.ndarray, "seed agent task episode"]
+
+    @property
+    def own(self) -> Float[np.ndarray, " task"]:
+        """Mean return on each task of the agents that trained on it; NaN where none of them was evaluated."""
+        each = np.where(self.trained, self.returns.mean((0, 3)), np.nan)
+        counts = self.trained.sum(0)
+        return np.divide(np.nansum(each, 0), counts, out=np.full(len(counts), np.nan), where=counts > 0)
+
+    @property
+    def all(self) -> Float[np.ndarray, " task"]:
+        """Mean return on each task of all agents evaluated."""
+        return self.returns.mean((0, 1, 3))
+
+    @property
+    def deviation(self) -> Float[np.ndarray, " task"]:
+        """Standard deviation on each task over seeds, agents and episodes."""
+        return self.returns.std((0, 1, 3))
+
+    @property
+    def worst_agent(self) -> Float[np.ndarray, " task"]:
+        """Mean return on each task of the agent (of any seed) that is worst there."""
+        return self.returns.mean(3).min((0, 1))
+
+
+def evaluate(run: Path, episodes: int = 10, greedy: bool = True, seed: int = 0) -> Evaluation:
+    """Play episodes on every task of a run with the agents of its newest checkpoint.
+
+    Populations of more than 25 agents are represented by 25 at even distances.
+
+    Args:
+        run: a folder that ``train`` made, of one seed or several.
+        episodes: per agent and task, at least 1.
+        greedy: play the most probable action; sampled otherwise, as in training.
+        seed: of the initial states and the sampled actions.
+
+    Raises:
+        InputError: the folder holds no run, or ``episodes`` is below 1.
+    """
+    require_at_least("episodes", episodes, 1)
+    experiment, parts, population = restore_population(run)
+    agent = np.unique(np.linspace(0, experiment.agents - 1, _MOST_AGENTS).round().astype(int))
+    params = jax.tree.map(lambda leaf: leaf[:, agent], population.learner.params)
+    tasks = jax.tree.map(lambda leaf: leaf[0], parts.task_set.deal(agents=1))
+    returns = _play_all(
+        parts.algorithm, params, tasks, jax.random.key(seed), parts.environment, episodes, greedy
+    )
+    trained = np.stack([np.isin(range(len(parts.task_set)), parts.task_index[i]) for i in agent])
+    return Evaluation(parts.task_set, agent, trained, np.asarray(returns))
+
+
+def table(evaluation: Evaluation) -> str:
+    """The evaluation as text: a line per task, and the means."""
+    rows = [
+        [evaluation.task_set.describe(task), *map(_number, columns)]
+        for task, columns in enumerate(zip(*_columns(evaluation).values(), strict=True))
+    ]
+    rows.append(["mean over tasks", *(_number(np.nanmean(values)) for values in _columns(evaluation).values())])
+    header = ["task", *_columns(evaluation)]
+    width = max(len(row[0]) for row in rows)
+    lines = ["  ".join([row[0].ljust(width), *(f"{cell:>12}" for cell in row[1:])]) for row in [header, *rows]]
+    return "\n".join(lines)
+
+
+def write_evaluation(evaluation: Evaluation, path: Path) -> Path:
+    """Write every episode's return, and the table's columns, as JSON."""
+    data = {
+        "tasks": [evaluation.task_set.describe(task) for task in range(len(evaluation.task_set))],
+        "agents": evaluation.agent.tolist(),
+        "mean_over_tasks": float(evaluation.all.mean()),
+        **{name: values.tolist() for name, values in _columns(evaluation).items()},
+        "returns_seed_agent_task_episode": evaluation.returns.tolist(),
+    }
+    write_json(path, data)
+    return path
+
+
+def _columns(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    return {
+        "own agent": evaluation.own,
+        "all agents": evaluation.all,
+        "deviation": evaluation.deviation,
+        "worst agent": evaluation.worst_agent,
+    }
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.1f}"
+
+
+@partial(jax.jit, static_argnames=("environment", "episodes", "greedy"))
+def _play_all(
+    algorithm: Algorithm,
+    params: Params,
+    tasks: Any,
+    key: Key,
+    environment: Any,
+    episodes: int,
+    greedy: bool,
+) -> Float[Array, "seed agent task episode"]:
+    """Every agent on every task, with the same initial states for all agents of a task."""
+
+    def one_agent(agent_params: Params) -> Float[Array, "task episode"]:
+        def act(act_key: Key, observation: Array) -> tuple[Array, Array]:
+            if greedy:
+                return algorithm.act_greedily(agent_params, observation), jnp.zeros(())
+            return algorithm.act(agent_params, act_key, observation)
+
+        played = Episodes(episodes).collect(environment, act, key, tasks)
+        return jnp.where(played.mask, played.reward, 0.0).sum(0).reshape(-1, episodes)
+
+    return jax.lax.map(partial(jax.lax.map, one_agent), params)

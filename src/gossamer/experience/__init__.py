@@ -1,0 +1,5 @@
+"""How an agent collects what it learns from."""
+
+from gossamer.experience.device import Episodes
+
+__all__ = ["Episodes"]

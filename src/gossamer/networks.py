@@ -1,0 +1,38 @@
+"""Function approximators, as flax modules. They know nothing of policies, values or learning."""
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Activation: TypeAlias = Literal["relu", "tanh"]
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "tanh": nn.tanh}
+
+
+class MLP(nn.Module):
+    """Multilayer perceptron: dense layers with an activation between them, and a linear last layer.
+
+    Weights start from LeCun's normal distribution (variance 1/fan-in), biases from zero.
+
+    Example:
+        >>> import jax
+        >>> network = MLP(hidden=(8, 8), outputs=2, activation="relu")
+        >>> params = network.init(jax.random.key(0), jnp.zeros(3))
+        >>> network.apply(params, jnp.ones((5, 3))).shape
+        (5, 2)
+    """
+
+    hidden: tuple[int, ...]
+    outputs: int
+    activation: Activation = "relu"
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "*batch features"]) -> Float[Array, "*batch outputs"]:
+        """The network's outputs for a batch of inputs."""
+        activate = _ACTIVATIONS[self.activation]
+        for width in self.hidden:
+            inputs = activate(nn.Dense(width)(inputs))
+        return nn.Dense(self.outputs)(inputs)

@@ -1,0 +1,119 @@
+"""What a person sees of long work: a bar on a terminal, plain lines elsewhere. It reads records, never a run."""
+
+import sys
+import time
+from types import TracebackType
+from typing import NamedTuple, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Status(NamedTuple):
+    """Where a run stands after a chunk of rounds."""
+
+    round: int
+    rounds: int
+    env_steps_per_second: float
+    mean_return: float
+    consensus_distance: float
+    seconds_left: float
+
+
+class Reporter(Protocol):
+    """Shows a run's progress; a context manager around the run."""
+
+    def __enter__(self) -> "Reporter": ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, status: Status) -> None:
+        """Show where the run stands."""
+        ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, status: Status) -> None:
+        """Show nothing."""
+
+
+class Lines:
+    """Plain lines, at most one every ``seconds``, and one for the last round."""
+
+    def __init__(self, label: str, seconds: float = 5.0):
+        self._label, self._seconds, self._next = label, seconds, 0.0
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def show(self, status: Status) -> None:
+        """Print the line if its time has come."""
+        now = time.monotonic()
+        if now >= self._next or status.round == status.rounds:
+            self._next = now + self._seconds
+            minutes, seconds = divmod(round(status.seconds_left), 60)
+            print(
+                f"{self._label}  round {status.round}/{status.rounds}  {describe(status)}  "
+                f"{minutes}:{seconds:02d} left",
+                flush=True,
+            )
+
+
+class Bar:
+    """A bar with rounds, env-steps/s, mean return, consensus distance and time left."""
+
+    def __init__(self, label: str, console: Console):
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+        )
+        self._label, self._progress = label, Progress(*columns, console=console)
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        self._task = self._progress.add_task(self._label, total=None, text="compiling")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, status: Status) -> None:
+        """Move the bar."""
+        self._progress.update(
+            self._task, total=status.rounds, completed=status.round, text=describe(status)
+        )
+
+
+def describe(status: Status) -> str:
+    """What a status says of the run's speed and success.
+
+    Example:
+        >>> describe(Status(5, 10, 29000.0, 180.04, 0.5, 75.0))
+        '29.0k env-steps/s  return 180.04  consensus distance 0.500'
+    """
+    return (
+        f"{status.env_steps_per_second / 1000:.1f}k env-steps/s  return {status.mean_return:.2f}  "
+        f"consensus distance {status.consensus_distance:.3f}"
+    )
+
+
+def reporter(label: str) -> Reporter:
+    """A bar if standard output is a terminal, plain lines otherwise."""
+    console = Console()
+    return Bar(label, console) if sys.stdout.isatty() else Lines(label)

@@ -1,0 +1,52 @@
+"""The control families of Diff-DAC: 25 tasks learned by diffusion, and by one centralised learner.
+
+Both are one program: 25 agents with one task each on a graph, or one agent with 25 environments and no
+neighbour. Agents, networks and optimisers are appendix A.1's, tasks appendices A.1 and A.2's.
+"""
+
+from dataclasses import replace
+
+from gossamer.algorithms.siac import SiAC
+from gossamer.environments import CartPoleBalance, CartPoleSwingUp, Environment, Pendulum
+from gossamer.experience.device import Episodes
+from gossamer.experiment import Experiment
+from gossamer.types import Spaces
+
+
+def cartpole_balance() -> Experiment:
+    """Diff-SiAC on cart-pole balance (section VI-B), one episode per update (E = 1).
+
+    Example:
+        >>> experiment = cartpole_balance()
+        >>> experiment.agents, experiment.tasks, experiment.topology
+        (25, 25, 'erdos_renyi:mean_neighbourhood=4.2')
+    """
+    return _diffusion(CartPoleBalance(), episodes=1, rounds=300)
+
+
+def cartpole_swingup() -> Experiment:
+    """Diff-SiAC on cart-pole swing-up (section VI-A), a learning step every fifth episode (E = 5)."""
+    return _diffusion(CartPoleSwingUp(), episodes=5, rounds=1000)
+
+
+def pendulum() -> Experiment:
+    """Diff-SiAC on the inverted pendulum (section VI-A), a learning step every fifth episode (E = 5)."""
+    return _diffusion(Pendulum(), episodes=5, rounds=1000)
+
+
+def centralised(experiment: Experiment) -> Experiment:
+    """The same experiment with one agent, which has every task's environment and pools their transitions.
+
+    Example:
+        >>> experiment = centralised(cartpole_balance())
+        >>> experiment.agents, experiment.tasks, experiment.topology
+        (1, 25, 'isolated')
+    """
+    return replace(experiment, agents=1, topology="isolated")
+
+
+def _diffusion(environment: Environment, episodes: int, rounds: int) -> Experiment:
+    spaces = Spaces(environment.observation_size, environment.action_space)
+    return Experiment(
+        environment=environment, algorithm=SiAC(spaces), experience=Episodes(episodes), rounds=rounds
+    )

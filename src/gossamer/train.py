@@ -1,0 +1,429 @@
+"""Runs an experiment to its end: chunks of rounds, records, checkpoints, progress, resume.
+
+It drives a runtime and writes run folders. What is learned, and how agents talk, is decided below it; how a
+run is shown to a person is the reporter's.
+"""
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gossamer import checkpoints
+from gossamer.checkpoints import Checkpoint
+from gossamer.errors import InputError
+from gossamer.experiment import Experiment, Parts, build, population_shape
+from gossamer.progress import Reporter, Silent, Status
+from gossamer.records import (
+    EventLog,
+    MetricsLog,
+    create_run,
+    provenance,
+    read_config,
+    replace_config,
+    summarise,
+)
+from gossamer.runtimes.vectorised import Population, RoundRecord, initialise, run_chunk
+from gossamer.serialization import from_data, to_data
+
+_CAPACITY = 64
+_SECONDS_PER_CHUNK = 1.0
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (Ctrl-C) and saved itself; the message says how to go on."""
+
+
+class NonFiniteParameters(ArithmeticError):
+    """An agent's parameters left the numbers; the message names the agent, the round and what is kept."""
+
+
+def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -> Path:
+    """Run an experiment in a new folder.
+
+    With one seed, ``out`` is the run's folder; with several, it holds one run folder ``seed-K`` for each.
+
+    Args:
+        experiment: what to run.
+        out: a folder that is new or empty.
+        reporter: shows progress; nothing is shown by default.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: the experiment or the folder does not do; nothing is written then.
+        Interrupted: SIGINT or SIGTERM came; a checkpoint was saved.
+        NonFiniteParameters: learning diverged; the last checkpoint is kept.
+
+    Example:
+        >>> import tempfile
+        >>> from gossamer.recipes import cartpole_balance
+        >>> small = replace(cartpole_balance(), rounds=2, agents=5, topology="ring")
+        >>> small = replace(small, algorithm=replace(small.algorithm, hidden=(8, 8)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(path.name for path in train(small, Path(folder) / "run").iterdir())[:2]
+        ['checkpoints', 'config.json']
+    """
+    parts = build(experiment)
+    folders = _create(experiment, out)
+    population = initialise(
+        parts.algorithm,
+        parts.seeds,
+        agents=experiment.agents,
+        initial_parameters=experiment.initial_parameters,
+    )
+    with _open_all(folders, [_Totals()] * len(folders), offsets=None) as logs:
+        _drive(experiment, parts, population, logs, out, reporter or Silent())
+    return out
+
+
+def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = None) -> Path:
+    """Go on with a run from its newest checkpoint that can be read, exactly as if it had never stopped.
+
+    Args:
+        run: a folder that ``train`` made.
+        rounds: a new total number of rounds; by default what the run was started with.
+        reporter: shows progress.
+
+    Returns:
+        ``run``.
+
+    Raises:
+        InputError: the folder holds no run, or cannot be continued; nothing is written then.
+        Interrupted, NonFiniteParameters: as ``train``.
+    """
+    experiment = load_experiment(run)
+    folders = run_folders(run)
+    if rounds is not None:
+        experiment = replace(experiment, rounds=rounds)
+    parts = build(experiment)
+    population, totals, offsets = _restore(experiment, parts, folders)
+    if experiment.rounds < int(population.round):
+        raise InputError(
+            f"rounds is {experiment.rounds}; {run} has already run {int(population.round)}, which is the least"
+        )
+    if rounds is not None:
+        _extend(run, folders, rounds)
+    with _open_all(folders, totals, offsets) as logs:
+        _drive(experiment, parts, population, logs, run, reporter or Silent())
+    return run
+
+
+def load_experiment(run: Path) -> Experiment:
+    """The experiment of a run folder.
+
+    Raises:
+        InputError: the folder holds no run, or one that this version cannot read.
+    """
+    experiment = from_data(read_config(run).get("experiment"))
+    if not isinstance(experiment, Experiment):
+        raise InputError(f"{run / 'config.json'} describes no experiment; it must be the file that a run wrote")
+    return experiment
+
+
+def run_folders(run: Path) -> list[Path]:
+    """The run folders of one training: the folder itself, or its ``seed-K`` folders in order of K.
+
+    Raises:
+        InputError: the folder holds no run.
+    """
+    experiment = load_experiment(run)
+    if experiment.seeds == 1:
+        return [run]
+    return [_seed_folder(run, seed) for seed in _seeds(experiment)]
+
+
+def restore_population(run: Path) -> tuple[Experiment, Parts, Population]:
+    """A run's experiment, its parts, and its population ``[seed, agent, ...]`` at the newest checkpoint."""
+    experiment = load_experiment(run)
+    parts = build(experiment)
+    population, _, _ = _restore(experiment, parts, run_folders(run))
+    return experiment, parts, population
+
+
+class _Totals(NamedTuple):
+    """What a run has used so far."""
+
+    env_steps: int = 0
+    seconds: float = 0.0
+
+
+class _Logs:
+    """One seed's folder while it is written to."""
+
+    def __init__(self, folder: Path, totals: _Totals, offset: int | None):
+        self.folder, self.totals = folder, totals
+        self.metrics = MetricsLog(folder / "metrics.jsonl")
+        if offset is not None:
+            self.metrics.truncate(offset)
+        self._events = EventLog(folder, None if offset is None else totals.env_steps + 1)
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        self.metrics.append(rows)
+        for row in rows:
+            self._events.write(row["env_steps"], _scalars(row))
+        self._events.flush()
+        self.totals = _Totals(rows[-1]["env_steps"], rows[-1]["time"]["seconds"])
+
+    def save(self, number: int, state: Any) -> None:
+        self.metrics.sync()
+        metadata = {"metrics_offset": self.metrics.offset, **self.totals._asdict()}
+        checkpoints.save(self.folder / "checkpoints", Checkpoint(number, state, metadata))
+
+    def close(self) -> None:
+        self.metrics.close()
+        self._events.close()
+
+
+def _seeds(experiment: Experiment) -> range:
+    return range(experiment.seed, experiment.seed + experiment.seeds)
+
+
+def _seed_folder(out: Path, seed: int) -> Path:
+    return out / f"seed-{seed}"
+
+
+def _create(experiment: Experiment, out: Path) -> list[Path]:
+    def config(each: Experiment) -> dict[str, Any]:
+        return {"experiment": to_data(each), "provenance": provenance()}
+
+    create_run(out, config(experiment))
+    if experiment.seeds == 1:
+        return [out]
+    singles = [replace(experiment, seed=seed, seeds=1) for seed in _seeds(experiment)]
+    return [create_run(_seed_folder(out, single.seed), config(single)) for single in singles]
+
+
+def _extend(run: Path, folders: list[Path], rounds: int) -> None:
+    for folder in {run, *folders}:
+        config = read_config(folder)
+        config["experiment"] = to_data(replace(load_experiment(folder), rounds=rounds))
+        replace_config(folder, config)
+
+
+@contextmanager
+def _open_all(
+    folders: list[Path], totals: list[_Totals], offsets: list[int] | None
+) -> Iterator[list[_Logs]]:
+    each_offset = offsets or [None] * len(folders)
+    logs = [_Logs(*each) for each in zip(folders, totals, each_offset, strict=True)]
+    try:
+        yield logs
+    finally:
+        for log in logs:
+            log.close()
+
+
+def _restore(
+    experiment: Experiment, parts: Parts, folders: list[Path]
+) -> tuple[Population, list[_Totals], list[int]]:
+    """The newest state that every seed has; the initial one if the run was killed before its first checkpoint."""
+    shape = population_shape(parts.algorithm, experiment)
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shape.learner)
+    stores = [folder / "checkpoints" for folder in folders]
+    if not all(checkpoints.rounds(store) for store in stores):
+        start = initialise(
+            parts.algorithm,
+            parts.seeds,
+            agents=experiment.agents,
+            initial_parameters=experiment.initial_parameters,
+        )
+        return start, [_Totals()] * len(folders), [0] * len(folders)
+    saved = [checkpoints.restore_newest(store, like) for store in stores]
+    # A kill between two seeds' saves leaves some of them one checkpoint ahead.
+    common = min(each.round for each in saved)
+    saved = [
+        each if each.round == common else checkpoints.restore(store, common, like)
+        for each, store in zip(saved, stores, strict=True)
+    ]
+    learner = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(each.state for each in saved))
+    totals = [_Totals(each.metadata["env_steps"], each.metadata["seconds"]) for each in saved]
+    offsets = [each.metadata["metrics_offset"] for each in saved]
+    return Population(learner, jnp.asarray(common, jnp.int32)), totals, offsets
+
+
+def _drive(
+    experiment: Experiment,
+    parts: Parts,
+    population: Population,
+    logs: list[_Logs],
+    out: Path,
+    reporter: Reporter,
+) -> None:
+    """The loop: a chunk on the device, its rows to the logs, a checkpoint where one is due."""
+    done, pace = int(population.round), _Pace()
+    with reporter, _stop_requests() as stop:
+        while done < experiment.rounds:
+            length = min(pace.rounds, _to_boundary(done, experiment))
+            started = time.perf_counter()
+            population, record = _run(parts, population, length)
+            elapsed = time.perf_counter() - started
+            _write_rows(parts, logs, record, done, elapsed)
+            _require_finite(record, parts, done, out)
+            done += length
+            pace.learn(length, elapsed)
+            reporter.show(_status(experiment, record, done, elapsed))
+            if done == experiment.rounds or done % experiment.checkpoint_every == 0 or stop:
+                _save_all(logs, population, done)
+            if stop and done < experiment.rounds:
+                raise Interrupted(
+                    f"stopped after round {done} of {experiment.rounds}, everything saved; "
+                    f"go on with: gossamer train --resume {out}"
+                )
+
+
+class _Pace:
+    """Chunks of about a second, so that progress is seen and Ctrl-C answered; their length changes no result."""
+
+    def __init__(self) -> None:
+        self.rounds = 1
+        self._compiled = False
+
+    def learn(self, rounds: int, seconds: float) -> None:
+        if self._compiled:
+            self.rounds = max(1, min(_CAPACITY, int(rounds * _SECONDS_PER_CHUNK / seconds)))
+        self._compiled = True
+
+
+def _to_boundary(done: int, experiment: Experiment) -> int:
+    """Rounds until the next checkpoint or the end."""
+    return min(experiment.checkpoint_every - done % experiment.checkpoint_every, experiment.rounds - done)
+
+
+def _run(parts: Parts, population: Population, length: int) -> tuple[Population, RoundRecord]:
+    population, record = run_chunk(
+        population,
+        parts.algorithm,
+        parts.mixer,
+        parts.tasks,
+        parts.seeds,
+        jnp.asarray(length, jnp.int32),
+        environment=parts.environment,
+        experience=parts.experience,
+        capacity=_CAPACITY,
+        block=parts.block,
+    )
+    record = jax.tree.map(lambda rows: rows[:length], jax.device_get(record))
+    return population, record
+
+
+def _write_rows(parts: Parts, logs: list[_Logs], record: RoundRecord, done: int, elapsed: float) -> None:
+    """The rows of a chunk, up to the round in which something stopped being finite."""
+    length = len(record.finite)
+    for index, log in enumerate(logs):
+        good = int(np.argmin(np.append(record.finite[:, index].all(-1), False)))
+        totals, rows = log.totals, []
+        for number in range(good):
+            one = jax.tree.map(lambda rows, number=number: rows[number, index], record)
+            totals = _Totals(
+                totals.env_steps + int(one.agents.env_steps.sum()), totals.seconds + elapsed / length
+            )
+            rows.append(_row(parts, one, done + number + 1, totals, length / elapsed))
+        log.append(rows)
+
+
+def _row(
+    parts: Parts, record: RoundRecord, number: int, totals: _Totals, rounds_per_second: float
+) -> dict[str, Any]:
+    """One line of ``metrics.jsonl``: one seed's round. Everything that a clock measured is under ``time``."""
+    agents = record.agents
+    steps = int(agents.env_steps.sum())
+    return {
+        "round": number,
+        "env_steps": totals.env_steps,
+        "episodic_return": float(agents.episodic_return.mean()),
+        "episodic_length": float(agents.episode_length.mean()),
+        "consensus_distance": float(record.consensus_distance),
+        "losses": {name: float(values.mean()) for name, values in agents.info.items()},
+        "agent_return": summarise(agents.episodic_return.mean(-1)),
+        "task_return": summarise(_per_task(parts.task_index, agents.episodic_return)),
+        "time": {"seconds": totals.seconds, "env_steps_per_second": steps * rounds_per_second},
+    }
+
+
+def _per_task(index: np.ndarray, returns: np.ndarray) -> np.ndarray:
+    """Mean return of each task over the agents and environments it was dealt to."""
+    total = np.bincount(index.ravel(), weights=returns.ravel())
+    return total / np.bincount(index.ravel())
+
+
+def _scalars(row: dict[str, Any]) -> dict[str, float]:
+    """A row under the names that TensorBoard users expect."""
+    return {
+        "charts/episodic_return": row["episodic_return"],
+        "charts/episodic_length": row["episodic_length"],
+        "charts/SPS": row["time"]["env_steps_per_second"],
+        "gossip/consensus_distance": row["consensus_distance"],
+        **{f"losses/{name}": value for name, value in row["losses"].items()},
+    }
+
+
+def _require_finite(record: RoundRecord, parts: Parts, done: int, out: Path) -> None:
+    bad = np.argwhere(~record.finite)
+    if len(bad):
+        number, seed, agent = bad[0]
+        raise NonFiniteParameters(
+            f"agent {agent} of seed {int(parts.seeds[seed])} has parameters that are not finite in round "
+            f"{done + number + 1}; the run stopped and the last checkpoint in {out} is kept "
+            "(a lower learning rate may help)"
+        )
+
+
+def _status(experiment: Experiment, record: RoundRecord, done: int, elapsed: float) -> Status:
+    length = len(record.finite)
+    return Status(
+        round=done,
+        rounds=experiment.rounds,
+        env_steps_per_second=float(record.agents.env_steps.sum()) / elapsed,
+        mean_return=float(record.agents.episodic_return[-1].mean()),
+        consensus_distance=float(record.consensus_distance[-1].mean()),
+        seconds_left=(experiment.rounds - done) * elapsed / length,
+    )
+
+
+def _save_all(logs: list[_Logs], population: Population, done: int) -> None:
+    for index, log in enumerate(logs):
+        log.save(done, jax.tree.map(lambda leaf, index=index: leaf[index], population.learner))
+
+
+class _Stop:
+    """Whether the run was asked to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __bool__(self) -> bool:
+        return self.requested
+
+
+@contextmanager
+def _stop_requests() -> Iterator[_Stop]:
+    """The first SIGINT or SIGTERM asks for a stop after the chunk in hand; a second one acts at once."""
+    stop, previous = _Stop(), {}
+
+    def request(number: int, _frame: object) -> None:
+        stop.requested = True
+        signal.signal(number, previous[number])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, request)
+    except ValueError:
+        # Only the main thread may set handlers; elsewhere stopping is the caller's business.
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

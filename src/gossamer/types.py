@@ -1,0 +1,108 @@
+"""The records that flow through one round, and the names of the axes. Imports nothing of ours.
+
+Axes, outermost first; an array carries those it needs, in this order:
+
+    seed    independent repetitions of a run, batched in one program
+    agent   members of the population
+    peer    messages that one agent combines; slot 0 is the agent itself
+    time    steps within what one agent collected for one update
+    env     the environments of one agent
+
+Algorithms and environments are written for one agent or one environment; ``vmap`` adds the outer axes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+Key: TypeAlias = PRNGKeyArray
+Params: TypeAlias = Any  # a pytree of float arrays
+Message: TypeAlias = Any  # a pytree of float arrays: what peers may see of a learner
+Info: TypeAlias = Mapping[str, Float[Array, ""]]  # named scalars that are only reported, never carried on
+
+
+@dataclass(frozen=True)
+class Box:
+    """Continuous actions: ``size`` components, each applied by the environment in ``[-bound, bound]``.
+
+    Example:
+        >>> Box(size=1, bound=2.0)
+        Box(size=1, bound=2.0)
+    """
+
+    size: int
+    bound: float
+
+
+class Trajectory(NamedTuple):
+    """What one agent collected for one update: real transitions where ``mask`` is true, padding elsewhere.
+
+    ``terminated`` says that the task itself ended the episode (no value follows), ``truncated`` that the time
+    limit did (a value follows, that of ``next_observation``). ``task[e]`` numbers the environment whose
+    transitions stand in column ``e``: with E episodes per environment, E columns share a number.
+    """
+
+    observation: Float[Array, "time env observation"]
+    action: Float[Array, "time env action"]
+    log_prob: Float[Array, "time env"]
+    reward: Float[Array, "time env"]
+    next_observation: Float[Array, "time env observation"]
+    terminated: Bool[Array, "time env"]
+    truncated: Bool[Array, "time env"]
+    mask: Bool[Array, "time env"]
+    task: Int[Array, " env"]
+
+    @classmethod
+    def padding(cls, time: int, env: int, observation: int = 1, action: int = 1) -> "Trajectory":
+        """A trajectory without a transition, one column per environment: a frame to fill in.
+
+        Example:
+            >>> bool(Trajectory.padding(time=2, env=3).mask.any())
+            False
+        """
+        scalar, no = jnp.zeros((time, env)), jnp.zeros((time, env), bool)
+        vector = jnp.zeros((time, env, observation))
+        return cls(
+            observation=vector,
+            action=jnp.zeros((time, env, action)),
+            log_prob=scalar,
+            reward=scalar,
+            next_observation=vector,
+            terminated=no,
+            truncated=no,
+            mask=no,
+            task=jnp.arange(env),
+        )
+
+
+class Estimate(NamedTuple):
+    """What a trajectory says about its actions: how much better than expected, and what the critic should say."""
+
+    advantage: Float[Array, "time env"]
+    target: Float[Array, "time env"]
+
+
+class ActorCritic(NamedTuple):
+    """One value for the actor and one for the critic: parameters, gradients, or optimiser states."""
+
+    actor: Any
+    critic: Any
+
+
+class Learner(NamedTuple):
+    """All that one agent carries from round to round. ``updates`` counts its adaptations."""
+
+    params: Any
+    optimiser: Any
+    updates: Int[Array, ""]
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What an agent sees and does: components of an observation, and the space of its actions."""
+
+    observation_size: int
+    action: Box

@@ -1,0 +1,177 @@
+"""Configurations survive JSON exactly, and data that does not describe one is refused in one sentence."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gossamer.errors import InputError
+from gossamer.serialization import dumps, from_data, loads, to_data
+
+
+@dataclass(frozen=True)
+class Rate:
+    value: float
+    decay: float = 1.0
+
+    def __post_init__(self):
+        if self.value < 0:
+            raise InputError(f"rate is {self.value}; it must be at least 0")
+
+
+class Layers(NamedTuple):
+    sizes: Any
+    name: Any = "mlp"
+
+
+@dataclass(frozen=True)
+class Run:
+    rate: Any
+    layers: Any
+    out: Any = None
+    derived: int = field(init=False, default=3)
+
+    @dataclass(frozen=True)
+    class Nested:
+        flag: Any
+
+
+class Plain:
+    pass
+
+
+class Text(str):
+    pass
+
+
+NAME = __name__
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+    | st.lists(st.sampled_from(["a", "b c", ".."]), min_size=1).map(lambda parts: Path(*parts))
+)
+
+
+def records(inner):
+    return (
+        st.lists(inner, max_size=3).map(tuple)
+        | st.builds(Layers, inner, inner)
+        | st.builds(Run, inner, inner, inner)
+        | st.builds(Run.Nested, inner)
+    )
+
+
+def alike(a, b):
+    """Equality that also tells 1 from True and 1.0, 0.0 from -0.0, and a tuple from a NamedTuple."""
+    return a == b and repr(a) == repr(b)
+
+
+@given(st.recursive(scalars, records, max_leaves=12))
+def test_any_value_survives_json(value):
+    assert alike(loads(dumps(value)), value)
+
+
+def test_data_is_plain_and_names_the_class():
+    data = to_data(Run(Rate(1e-3), Layers((64, 64)), Path("runs/a")))
+    assert data == {
+        "class": f"{NAME}:Run",
+        "rate": {"class": f"{NAME}:Rate", "value": 1e-3, "decay": 1.0},
+        "layers": {"class": f"{NAME}:Layers", "sizes": [64, 64], "name": "mlp"},
+        "out": {"class": "pathlib:Path", "path": "runs/a"},
+    }
+    assert json.loads(json.dumps(data)) == data
+
+
+def test_nested_classes_are_found():
+    assert loads(dumps(Run.Nested(True))) == Run.Nested(True)
+
+
+@pytest.mark.parametrize("value", [5e-324, 1.7976931348623157e308, 0.1 + 0.2, -0.0, 2**80, math.pi])
+def test_numbers_are_exact(value):
+    assert alike(loads(dumps(value)), value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Run(Rate(math.inf), ()), r"Run\.rate\.value is inf; it must be finite"),
+        (Run(0.1, (1.0, math.nan)), r"Run\.layers\[1\] is nan; it must be finite"),
+        (Run(Plain(), ()), rf"Run\.rate is of type {NAME}\.Plain; a configuration holds"),
+        (np.float64(0.5), r"value is of type numpy\.float64"),
+        (np.zeros(2), r"value is of type numpy\.ndarray"),
+        ([1, 2], r"value is of type builtins\.list"),
+        ({"a": 1}, r"value is of type builtins\.dict"),
+        (Text("a"), rf"value is of type {NAME}\.Text"),
+        (Rate, r"value is of type builtins\.type"),
+    ],
+)
+def test_unsupported_values_are_refused(value, message):
+    with pytest.raises(InputError, match=message):
+        to_data(value)
+
+
+def test_a_class_inside_a_function_is_refused():
+    @dataclass(frozen=True)
+    class Local:
+        size: int
+
+    with pytest.raises(InputError, match=r"Local is of class .*<locals>\.Local, which cannot be imported"):
+        to_data(Local(1))
+
+
+def test_a_class_hidden_by_another_of_its_name_is_refused():
+    impostor = dataclass(frozen=True)(
+        type("Rate", (), {"__module__": NAME, "__annotations__": {"value": float}})
+    )
+    with pytest.raises(InputError, match="which cannot be imported"):
+        to_data(impostor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"class": f"{NAME}:Rate", "value": 1.0}, "Rate lacks the field 'decay'; it takes value, decay"),
+        (
+            {"class": f"{NAME}:Rate", "value": 1.0, "decay": 1.0, "size": 2},
+            "Rate has no field 'size'; it takes value, decay",
+        ),
+        ({"class": f"{NAME}:Run.Nested", "flag": 1, "derived": 3}, "no field 'derived'; it takes flag"),
+        ({"class": f"{NAME}:Missing"}, r"'\w+:Missing' cannot be imported \(.*'Missing'"),
+        ({"class": "no.such.module:Rate"}, r"cannot be imported \(No module named 'no'\)"),
+        ({"class": "Rate"}, "must be 'module:QualName'"),
+        ({"class": ""}, "must be 'module:QualName'"),
+        ({"class": "..relative:Rate"}, "must be 'module:QualName'"),
+        ({"class": f"{NAME}:Plain"}, "neither a dataclass nor a NamedTuple"),
+        ({"class": "subprocess:run"}, "neither a dataclass nor a NamedTuple"),
+        ({"class": "pathlib:Path"}, "pathlib:Path lacks the field 'path'"),
+        ({"class": "pathlib:Path", "path": 3}, "pathlib:Path refuses the given fields"),
+        ({"class": 3}, r"data is \{'class': 3\}; it must be a number"),
+        ({"size": 3}, r"data is \{'size': 3\}; it must be a number"),
+        ([1.0, math.nan], r"data\[1\] is nan; it must be finite"),
+        (
+            {"class": f"{NAME}:Rate", "value": math.inf, "decay": 1.0},
+            r"Rate\.value is inf; it must be finite",
+        ),
+        ({"class": f"{NAME}:Rate", "value": -1.0, "decay": 1.0}, r"^rate is -1\.0; it must be at least 0$"),
+        ({"class": f"{NAME}:Rate", "value": "a", "decay": 1.0}, "Rate refuses the given fields"),
+        ((1, 2), r"data is \(1, 2\); it must be a number"),
+    ],
+)
+def test_data_that_describes_no_value_is_refused(data, message):
+    with pytest.raises(InputError, match=message):
+        from_data(data)
+
+
+def test_text_that_is_not_json_is_refused():
+    with pytest.raises(InputError, match="the text is not JSON"):
+        loads("{")
