@@ -24,7 +24,9 @@ from gossamer.records import (
     provenance,
     read_config,
     read_metrics,
+    replace_config,
     summarise,
+    write_json,
 )
 
 
@@ -112,6 +114,29 @@ class TestRunFolder:
             read_config(tmp_path)
 
 
+class TestOtherFiles:
+    def test_a_config_is_replaced_whole(self, tmp_path):
+        replace_config(create_run(tmp_path / "run", {"rounds": 20}), {"rounds": 40})
+        assert read_config(tmp_path / "run") == {"rounds": 40}
+        with pytest.raises(InputError, match="not plain JSON data"):
+            replace_config(tmp_path / "run", {"rounds": math.inf})
+        assert read_config(tmp_path / "run") == {"rounds": 40}
+        assert contents(tmp_path / "run").keys() == {"config.json"}
+
+    def test_a_config_without_a_folder_is_refused(self, tmp_path):
+        with pytest.raises(InputError, match=r"missing cannot be written \(No such file or directory\)"):
+            replace_config(tmp_path / "missing", {})
+
+    def test_json_files_hold_null_for_what_is_not_finite(self, tmp_path):
+        write_json(tmp_path / "result.json", {"returns": (1.5, math.nan), "task": np.int64(3)})
+        assert json.loads((tmp_path / "result.json").read_text()) == {"returns": [1.5, None], "task": 3}
+
+    def test_a_json_file_below_a_file_is_refused(self, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
+            write_json(tmp_path / "file" / "result.json", {})
+
+
 class TestProvenance:
     def test_names_versions_and_devices(self):
         import jax
@@ -161,7 +186,7 @@ class TestProvenance:
         assert records._version("no-such-package-anywhere") is None
 
     def test_readers_of_records_do_not_wait_for_slow_imports(self):
-        code = "import sys, gossamer.records; print({'jax', 'tensorboardX', 'orbax'} & set(sys.modules))"
+        code = "import sys, gossamer.records; print({'tensorboardX', 'orbax'} & set(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         assert done.stdout.strip() == "set()"
 

@@ -4,7 +4,10 @@ Bad input leaves one sentence on standard error and exit status 2, an interrupte
 diverged status 1.
 """
 
+import contextlib
 import difflib
+import io
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,9 +83,21 @@ def _parse(function: Any, arguments: Sequence[str], command: str, **options: Any
     """Parse with tyro, but refuse unknown flags in one sentence."""
     program = f"{PROGRAM} {command}"
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
-    parsed, unknown = tyro.cli(
-        function, args=list(arguments), prog=program, config=config, return_unknown_args=True, **options
-    )
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            parsed, unknown = tyro.cli(
+                function,
+                args=list(arguments),
+                prog=program,
+                config=config,
+                return_unknown_args=True,
+                **options,
+            )
+    except SystemExit as exit_:
+        if exit_.code == 2:
+            raise InputError(_sentence(complaint.getvalue())) from None
+        raise
     if unknown:
         flags = _flags(function, config, **options)
         near = difflib.get_close_matches(unknown[0], flags, n=2, cutoff=0.5)
@@ -90,6 +105,13 @@ def _parse(function: Any, arguments: Sequence[str], command: str, **options: Any
         kind = "flag" if unknown[0].startswith("-") else "argument"
         raise InputError(f"unknown {kind} {unknown[0]}; {guess}{program} --help lists what is accepted")
     return parsed
+
+
+def _sentence(box: str) -> str:
+    """What tyro says in a box, as one line: the text above the box's first rule."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    text = itertools.takewhile(lambda line: not line.startswith(("─", "╰")), lines)
+    return " ".join(line for line in text if line)
 
 
 def _flags(function: Any, config: Any, **options: Any) -> list[str]:

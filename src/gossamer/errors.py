@@ -18,21 +18,21 @@ class InputError(ValueError):
     """
 
 
-def require_positive(name: str, value: object) -> None:
-    """Refuse a number that is not finite and above zero. Values under a JAX trace pass unseen."""
-    if isinstance(value, float | int) and not 0 < value < math.inf:
+def require_positive(name: str, value: float) -> None:
+    """Refuse a number that is not finite and above zero."""
+    if not 0 < value < math.inf:
         raise InputError(f"{name} is {value}; it must be a finite number above 0")
 
 
-def require_non_negative(name: str, value: object) -> None:
+def require_non_negative(name: str, value: float) -> None:
     """Refuse a number that is not finite and at least zero."""
-    if isinstance(value, float | int) and not 0 <= value < math.inf:
+    if not 0 <= value < math.inf:
         raise InputError(f"{name} is {value}; it must be a finite number, 0 or above")
 
 
-def require_within(name: str, value: object, low: float, high: float) -> None:
+def require_within(name: str, value: float, low: float, high: float) -> None:
     """Refuse a number outside ``[low, high]``."""
-    if isinstance(value, float | int) and not low <= value <= high:
+    if not low <= value <= high:
         raise InputError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
 
 

@@ -86,10 +86,14 @@ def table(evaluation: Evaluation) -> str:
         [evaluation.task_set.describe(task), *map(_number, columns)]
         for task, columns in enumerate(zip(*_columns(evaluation).values(), strict=True))
     ]
-    rows.append(["mean over tasks", *(_number(np.nanmean(values)) for values in _columns(evaluation).values())])
+    rows.append(
+        ["mean over tasks", *(_number(float(np.nanmean(values))) for values in _columns(evaluation).values())]
+    )
     header = ["task", *_columns(evaluation)]
     width = max(len(row[0]) for row in rows)
-    lines = ["  ".join([row[0].ljust(width), *(f"{cell:>12}" for cell in row[1:])]) for row in [header, *rows]]
+    lines = [
+        "  ".join([row[0].ljust(width), *(f"{cell:>12}" for cell in row[1:])]) for row in [header, *rows]
+    ]
     return "\n".join(lines)
 
 

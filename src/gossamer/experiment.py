@@ -5,7 +5,7 @@ everything else. Nothing here runs, reads or writes a run.
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ class Experiment:
     """The family of tasks and the constants of its dynamics."""
     algorithm: SiAC
     """What every agent learns with; ``build`` fits its spaces to the environment."""
-    experience: Episodes = Episodes()
+    experience: Episodes = field(default_factory=Episodes)
     """How each agent collects what it learns from in a round."""
     tasks: int = 25
     """Number of tasks, a grid over the family's two parameters; 1 is its standard single task."""
@@ -71,7 +71,9 @@ class Experiment:
         if self.block is not None:
             require_at_least("block", self.block, 1)
         if self.seed + self.seeds > 2**31:
-            raise InputError(f"seed is {self.seed}; with {self.seeds} seeds it must be below {2**31 - self.seeds}")
+            raise InputError(
+                f"seed is {self.seed}; with {self.seeds} seeds it must be below {2**31 - self.seeds}"
+            )
         require_choice("initial_parameters", self.initial_parameters, ("independent", "shared"))
 
 

@@ -5,6 +5,7 @@ one matrix per phase; ``plan`` lays them out for the device. Lost or stale messa
 """
 
 import functools
+import math
 import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.sparse import coo_array, csgraph, csr_array, diags_array, eye_array
-from scipy.sparse.linalg import LinearOperator, eigs, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs, eigsh
 
 from gossamer.errors import InputError
 from gossamer.topologies import Topology, parse_spec
@@ -258,9 +259,10 @@ def consensus_rate(weights: Matrix | Sequence[Matrix]) -> float:
     phases = _phases(weights)
     if _agents(phases[0]) <= DENSE_LIMIT:
         return float(np.linalg.norm(_deviation(phases), 2))
+    if _are_circulant(phases):  # then it is normal, and its norm its spectral radius
+        return _spectral_radius(phases)
     deviation = _Deviation(phases)
-    squares = eigsh(deviation.H @ deviation, **_arpack(phases), return_eigenvectors=False)
-    return float(np.sqrt(np.abs(squares).max()))
+    return math.sqrt(_largest(eigsh, deviation.H @ deviation))
 
 
 def spectral_gap(weights: Matrix | Sequence[Matrix]) -> float:
@@ -337,7 +339,7 @@ class Identity:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Circulant:
-    """Everybody hears at the same distances: Σ_s w[phase, s, i] x[i - shifts[s]], by shifting whole arrays."""
+    """Everybody hears at equal distances: Σ_s w[phase, s, i] x[i - shifts[s]], by shifting whole arrays."""
 
     weight: Any  # Float[Array, "phase shift agent"]
     shifts: tuple[int, ...] = field(metadata={"static": True})
@@ -488,6 +490,7 @@ class Dense:
 
 Mixer: TypeAlias = Identity | Circulant | Neighbours | EdgeList | Dense
 
+FEW_SHIFTS = 4  # above, XLA's fused shifts are slower than gathers (25 shifts: ten times)
 UNROLLED = 16  # slots added in one pass; more would only make programs long
 DENSE_LIMIT = 512  # agents up to which LAPACK is quicker than iterating
 
@@ -535,7 +538,7 @@ def _check_support(name: str, W: csr_array, topology: Topology) -> None:
         )
     if _agents(W) != topology.agents:
         raise InputError(
-            f"{name} is for {_agents(W)} agents and {topology.name} for {topology.agents}; make them agree"
+            f"{name} is for {_agents(W)} agents and {topology.name} for {topology.agents}; they must agree"
         )
     allowed = topology.adjacency() + eye_array(topology.agents)
     strangers = coo_array(W - W.multiply(allowed))
@@ -580,15 +583,45 @@ def _spectral_radius(phases: Sequence[csr_array]) -> float:
     """|λ₂| of the product W, as the largest |λ| of W - J, whose spectrum has 0 in place of W's 1 (Brauer)."""
     if _agents(phases[0]) <= DENSE_LIMIT:
         return float(np.abs(np.linalg.eigvals(_deviation(phases))).max())
-    solve = eigsh if _is_symmetric(phases) else eigs
-    values = solve(_Deviation(phases), **_arpack(phases), return_eigenvectors=False)
+    if _are_circulant(phases):
+        spectra = [np.fft.fft(W[:, [0]].toarray().ravel()) for W in phases]
+        return float(np.abs(np.prod(spectra, axis=0))[1:].max())
+    try:
+        return _largest(eigsh if _is_symmetric(phases) else eigs, _Deviation(phases))
+    except ArpackNoConvergence:  # a ring of eigenvalues of nearly one modulus, which only their growth tells
+        return _growth(_Deviation(phases))
+
+
+def _largest(solve: Callable[..., Any], deviation: LinearOperator) -> float:
+    """The largest |λ|, within 1e-6, from a fixed start so that the same weights print the same figure."""
+    start = _start(deviation)
+    values = solve(deviation, k=1, ncv=40, tol=1e-6, maxiter=1000, v0=start, return_eigenvectors=False)
     return float(np.abs(values).max())
 
 
-def _arpack(phases: Sequence[csr_array]) -> dict[str, Any]:
-    """One value, from a fixed start, so that the same weights always print the same figure."""
-    start = np.random.default_rng(0).normal(size=_agents(phases[0]))
-    return {"k": 1, "tol": 1e-9, "maxiter": 100_000, "v0": start}
+def _growth(deviation: LinearOperator, steps: int = 2000) -> float:
+    """The geometric mean of the growth in the later half of a power iteration."""
+    x, logarithms = _start(deviation), []
+    for _ in range(steps):
+        x = deviation.matvec(x / np.linalg.norm(x))
+        if not x.any():
+            return 0.0
+        logarithms.append(math.log(np.linalg.norm(x)))
+    return math.exp(np.mean(logarithms[steps // 2 :]))
+
+
+def _start(deviation: LinearOperator) -> Float[np.ndarray, " agent"]:
+    return np.random.default_rng(0).normal(size=deviation.shape[0])
+
+
+def _are_circulant(phases: Sequence[csr_array]) -> bool:
+    """Whether every W[i, j] depends on (i - j) mod N alone."""
+
+    def turned(W):
+        every = np.arange(1, _agents(W) + 1) % _agents(W)
+        return W[every][:, every]
+
+    return all(_sparse(W - turned(W)).nnz == 0 for W in phases)
 
 
 def _is_symmetric(phases: Sequence[csr_array]) -> bool:
@@ -621,11 +654,12 @@ def _cheapest_form(phases: Sequence[csr_array]) -> "type[Mixer]":
     agents = _agents(phases[0])
     passes = {
         Neighbours: _largest_neighbourhood(phases),
-        EdgeList: 4 * max(W.nnz for W in phases) / agents,
-        Dense: agents / 4,
+        EdgeList: 6 * max(W.nnz for W in phases) / agents,
+        Dense: agents / 2,
     }
     form = min(passes, key=passes.__getitem__)
-    return Circulant if form is Neighbours and _common_shifts(phases) is not None else form
+    few = form is Neighbours and passes[Neighbours] <= FEW_SHIFTS
+    return Circulant if few and _common_shifts(phases) is not None else form
 
 
 def _padded_rows(
@@ -651,7 +685,7 @@ def _device(weights: Any) -> Array:
     return jnp.asarray(np.asarray(weights), jnp.result_type(float))
 
 
-def _along(weights: Float[Array, " agent"], leaf: Float[Array, "agent ..."]) -> Float[Array, "agent ..."]:
+def _along(weights: Float[Array, " row"], leaf: Float[Array, "..."]) -> Float[Array, "row ..."]:
     return weights.astype(leaf.dtype).reshape(weights.shape + (1,) * (leaf.ndim - 1))
 
 

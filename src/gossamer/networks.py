@@ -1,11 +1,12 @@
 """Function approximators, as flax modules. They know nothing of policies, values or learning."""
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from gossamer.types import Params
 
 Activation: TypeAlias = Literal["relu", "tanh"]
 
@@ -21,13 +22,19 @@ class MLP(nn.Module):
         >>> import jax
         >>> network = MLP(hidden=(8, 8), outputs=2, activation="relu")
         >>> params = network.init(jax.random.key(0), jnp.zeros(3))
-        >>> network.apply(params, jnp.ones((5, 3))).shape
+        >>> network.outputs_of(params, jnp.ones((5, 3))).shape
         (5, 2)
     """
 
     hidden: tuple[int, ...]
     outputs: int
     activation: Activation = "relu"
+
+    def outputs_of(
+        self, params: Params, inputs: Float[Array, "*batch features"]
+    ) -> Float[Array, "*batch outputs"]:
+        """The network's outputs under given parameters: flax's ``apply``, typed."""
+        return cast(Array, self.apply(params, inputs))
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "*batch features"]) -> Float[Array, "*batch outputs"]:

@@ -2,8 +2,7 @@
 
 import sys
 import time
-from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,14 +19,13 @@ class Status(NamedTuple):
     seconds_left: float
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Shows a run's progress; a context manager around the run."""
 
     def __enter__(self) -> "Reporter": ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def show(self, status: Status) -> None:
         """Show where the run stands."""
@@ -95,9 +93,7 @@ class Bar:
 
     def show(self, status: Status) -> None:
         """Move the bar."""
-        self._progress.update(
-            self._task, total=status.rounds, completed=status.round, text=describe(status)
-        )
+        self._progress.update(self._task, total=status.rounds, completed=status.round, text=describe(status))
 
 
 def describe(status: Status) -> str:

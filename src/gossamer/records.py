@@ -129,7 +129,7 @@ def provenance() -> dict[str, Any]:
         >>> provenance()["prng"]
         'threefry2x32'
     """
-    # Readers of records alone (plots, reports) must not wait for jax.
+    # Nothing else in this file needs jax.
     import jax
 
     devices = jax.devices()

@@ -39,13 +39,15 @@ def discounted_returns(
         total = earned + weight * following + beyond
         return total, total
 
-    _, returns = jax.lax.scan(step_back, jnp.zeros_like(reward[0]), (reward, discount, bootstrap), reverse=True)
+    _, returns = jax.lax.scan(
+        step_back, jnp.zeros_like(reward[0]), (reward, discount, bootstrap), reverse=True
+    )
     return returns
 
 
 def episode_discounts(
-    terminated: Bool[Array, " time"], truncated: Bool[Array, " time"], discount: float | Float[Array, ""]
-) -> Float[Array, " time"]:
+    terminated: Bool[Array, "*batch"], truncated: Bool[Array, "*batch"], discount: float | Float[Array, ""]
+) -> Float[Array, "*batch"]:
     """The weight of what follows each step within its own episode: γ inside, 0 at the last step.
 
     Example:

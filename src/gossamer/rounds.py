@@ -1,6 +1,6 @@
 """All that one agent does before it talks: collect experience, then adapt. No peers, no runtime."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from gossamer.algorithms.protocol import Algorithm, adapt
 from gossamer.types import Info, Key, Learner, Trajectory
 
 
+@runtime_checkable
 class Experience(Protocol):
     """How an agent collects what it learns from."""
 

@@ -125,7 +125,9 @@ def load_experiment(run: Path) -> Experiment:
     """
     experiment = from_data(read_config(run).get("experiment"))
     if not isinstance(experiment, Experiment):
-        raise InputError(f"{run / 'config.json'} describes no experiment; it must be the file that a run wrote")
+        raise InputError(
+            f"{run / 'config.json'} describes no experiment; it must be the file that a run wrote"
+        )
     return experiment
 
 
@@ -212,9 +214,7 @@ def _extend(run: Path, folders: list[Path], rounds: int) -> None:
 
 
 @contextmanager
-def _open_all(
-    folders: list[Path], totals: list[_Totals], offsets: list[int] | None
-) -> Iterator[list[_Logs]]:
+def _open_all(folders: list[Path], totals: list[_Totals], offsets: list[int] | None) -> Iterator[list[_Logs]]:
     each_offset = offsets or [None] * len(folders)
     logs = [_Logs(*each) for each in zip(folders, totals, each_offset, strict=True)]
     try:
@@ -313,7 +313,7 @@ def _run(parts: Parts, population: Population, length: int) -> tuple[Population,
         capacity=_CAPACITY,
         block=parts.block,
     )
-    record = jax.tree.map(lambda rows: rows[:length], jax.device_get(record))
+    record = _at(jax.device_get(record), slice(length))
     return population, record
 
 
@@ -324,7 +324,7 @@ def _write_rows(parts: Parts, logs: list[_Logs], record: RoundRecord, done: int,
         good = int(np.argmin(np.append(record.finite[:, index].all(-1), False)))
         totals, rows = log.totals, []
         for number in range(good):
-            one = jax.tree.map(lambda rows, number=number: rows[number, index], record)
+            one = _at(record, (number, index))
             totals = _Totals(
                 totals.env_steps + int(one.agents.env_steps.sum()), totals.seconds + elapsed / length
             )
@@ -332,11 +332,16 @@ def _write_rows(parts: Parts, logs: list[_Logs], record: RoundRecord, done: int,
         log.append(rows)
 
 
+def _at(record: Any, index: Any) -> Any:
+    """One element of every array of a record."""
+    return jax.tree.map(lambda rows: rows[index], record)
+
+
 def _row(
     parts: Parts, record: RoundRecord, number: int, totals: _Totals, rounds_per_second: float
 ) -> dict[str, Any]:
     """One line of ``metrics.jsonl``: one seed's round. Everything that a clock measured is under ``time``."""
-    agents = record.agents
+    agents, returns = record.agents, np.asarray(record.agents.episodic_return)
     steps = int(agents.env_steps.sum())
     return {
         "round": number,
@@ -345,8 +350,8 @@ def _row(
         "episodic_length": float(agents.episode_length.mean()),
         "consensus_distance": float(record.consensus_distance),
         "losses": {name: float(values.mean()) for name, values in agents.info.items()},
-        "agent_return": summarise(agents.episodic_return.mean(-1)),
-        "task_return": summarise(_per_task(parts.task_index, agents.episodic_return)),
+        "agent_return": summarise(returns.mean(-1)),
+        "task_return": summarise(_per_task(parts.task_index, returns)),
         "time": {"seconds": totals.seconds, "env_steps_per_second": steps * rounds_per_second},
     }
 
@@ -393,7 +398,7 @@ def _status(experiment: Experiment, record: RoundRecord, done: int, elapsed: flo
 
 def _save_all(logs: list[_Logs], population: Population, done: int) -> None:
     for index, log in enumerate(logs):
-        log.save(done, jax.tree.map(lambda leaf, index=index: leaf[index], population.learner))
+        log.save(done, _at(population.learner, index))
 
 
 class _Stop:

@@ -4,7 +4,7 @@ Whether it is Diff-SiAC, centralised or specialised SiAC is not said here: that 
 the graph. Nothing here talks to anyone.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -13,6 +13,7 @@ import optax
 import tyro
 from jaxtyping import Array, Float
 
+from gossamer.algorithms.hyperparameters import traced
 from gossamer.distributions import DiagonalGaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
 from gossamer.networks import MLP, Activation
@@ -23,13 +24,7 @@ Spread: TypeAlias = Literal["variance", "standard_deviation"]
 Weighting: TypeAlias = Literal["transitions", "tasks"]
 
 
-def _structure(default: Any = ...) -> Any:
-    """A field that shapes the program: another value compiles another program."""
-    metadata = {"static": True}
-    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
-
-
-@jax.tree_util.register_dataclass
+@traced
 @dataclass(frozen=True)
 class SiAC:
     """Simple actor-critic: Monte-Carlo advantages over whole episodes, separate networks, Adam.
@@ -56,17 +51,17 @@ class SiAC:
         ((1,), ())
     """
 
-    spaces: tyro.conf.Suppress[Spaces] = _structure()
+    spaces: tyro.conf.Suppress[Spaces]
     """What the agent sees and does: the environment's, so no flag of the command line."""
-    hidden: tuple[int, ...] = _structure((400, 400))
+    hidden: tuple[int, ...] = (400, 400)
     """Widths of the hidden layers of actor and critic (neurons)."""
-    activation: Activation = _structure("relu")
+    activation: Activation = "relu"
     """Activation of the hidden layers."""
-    spread: Spread = _structure("variance")
+    spread: Spread = "variance"
     """What the actor's softplus output is: the policy's variance (the paper's) or its standard deviation."""
-    weighting: Weighting = _structure("transitions")
+    weighting: Weighting = "transitions"
     """What counts alike in the gradient: every transition, pooled (41)-(42), or every task."""
-    bootstrap_at_time_limit: bool = _structure(False)
+    bootstrap_at_time_limit: bool = False
     """Add the critic's value of the state in which the time limit cut an episode off (the paper does not)."""
     actor_learning_rate: float = 0.001
     """Adam's step size for the actor, > 0."""
@@ -99,15 +94,14 @@ class SiAC:
             actor=self._actor.init(actor_key, observation), critic=self._critic.init(critic_key, observation)
         )
         optimiser = ActorCritic(
-            actor=self._optimisers.actor.init(params.actor), critic=self._optimisers.critic.init(params.critic)
+            actor=self._optimisers.actor.init(params.actor),
+            critic=self._optimisers.critic.init(params.critic),
         )
         return Learner(params, optimiser, updates=jnp.zeros((), jnp.int32))
 
-    def policy(
-        self, actor_params: Any, observation: Float[Array, "*batch observation"]
-    ) -> DiagonalGaussian:
+    def policy(self, actor_params: Any, observation: Float[Array, "*batch observation"]) -> DiagonalGaussian:
         """The distribution of actions: mean = bound · tanh(·), variance = softplus(·) or its square."""
-        location, spread = jnp.split(self._actor.apply(actor_params, observation), 2, axis=-1)
+        location, spread = jnp.split(self._actor.outputs_of(actor_params, observation), 2, axis=-1)
         spread = jax.nn.softplus(spread) + self.variance_floor
         scale = jnp.sqrt(spread) if self.spread == "variance" else spread
         return DiagonalGaussian(self.spaces.action.bound * jnp.tanh(location), scale)
@@ -116,7 +110,7 @@ class SiAC:
         self, critic_params: Any, observation: Float[Array, "*batch observation"]
     ) -> Float[Array, "*batch"]:
         """v_ξ(s), in units of the return."""
-        return self._critic.apply(critic_params, observation)[..., 0]
+        return self._critic.outputs_of(critic_params, observation)[..., 0]
 
     def act(
         self, params: ActorCritic, key: Key, observation: Float[Array, " observation"]

@@ -90,7 +90,9 @@ def read_curve(run: Path, abscissa: Abscissa = "env_steps") -> Curve:
     label, kind = _describe(experiment)
 
     def on_grid(name: str, window: int) -> np.ndarray:
-        return np.stack([np.interp(x, _column(rows, key), _smooth(_column(rows, name), window)) for rows in seeds])
+        return np.stack(
+            [np.interp(x, _column(rows, key), _smooth(_column(rows, name), window)) for rows in seeds]
+        )
 
     return Curve(label, kind, x, on_grid("episodic_return", _SMOOTHING), on_grid("consensus_distance", 1))
 

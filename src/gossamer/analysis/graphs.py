@@ -1,9 +1,10 @@
 """A topology in numbers and as a picture. It draws and measures; the graphs are made elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import networkx as nx
+import numpy as np
 from matplotlib.figure import Figure
 from scipy.sparse import csr_array
 
@@ -33,8 +34,8 @@ def describe(topology: Topology, weights: Sequence[csr_array]) -> dict[str, str]
     """
     degrees = topology.in_degrees()
 
-    def all_phases(check: object) -> str:
-        return "yes" if all(check(phase) for phase in weights) else "no"  # type: ignore[operator]
+    def all_phases(check: Callable[[csr_array], bool]) -> str:
+        return "yes" if all(check(phase) for phase in weights) else "no"
 
     return {
         "topology": topology.name,
@@ -59,7 +60,9 @@ def draw(topology: Topology, out: Path) -> Path:
         InputError: more than 500 agents, or a path that cannot be written.
     """
     if topology.agents > _MOST_DRAWN:
-        raise InputError(f"{topology.agents} agents are too many for a picture; at most {_MOST_DRAWN} are drawn")
+        raise InputError(
+            f"{topology.agents} agents are too many for a picture; at most {_MOST_DRAWN} are drawn"
+        )
     graph = nx.compose_all([topology.graph(phase) for phase in range(topology.period)])
     figure = Figure(figsize=(6, 6), dpi=150, layout="constrained")
     axis = figure.subplots()
@@ -85,7 +88,7 @@ def draw(topology: Topology, out: Path) -> Path:
     return out
 
 
-def _layout(topology: Topology, graph: nx.Graph) -> dict[int, tuple[float, float]]:
+def _layout(topology: Topology, graph: nx.Graph) -> dict[int, np.ndarray]:
     """Regular graphs on a circle, the others by their own structure."""
     if len(set(topology.in_degrees())) == 1:
         return nx.circular_layout(graph)

@@ -3,15 +3,35 @@
 from collections.abc import Callable
 
 from gossamer.experiment import Experiment
-from gossamer.recipes.control import cartpole_balance, cartpole_swingup, centralised, pendulum
+from gossamer.recipes.control import (
+    cartpole_balance,
+    cartpole_balance_centralised,
+    cartpole_swingup,
+    cartpole_swingup_centralised,
+    centralised,
+    pendulum,
+    pendulum_centralised,
+)
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
-    "cartpole-balance": cartpole_balance,
-    "cartpole-balance-centralised": lambda: centralised(cartpole_balance()),
-    "cartpole-swingup": cartpole_swingup,
-    "cartpole-swingup-centralised": lambda: centralised(cartpole_swingup()),
-    "pendulum": pendulum,
-    "pendulum-centralised": lambda: centralised(pendulum()),
+    recipe.__name__.replace("_", "-"): recipe
+    for recipe in (
+        cartpole_balance,
+        cartpole_balance_centralised,
+        cartpole_swingup,
+        cartpole_swingup_centralised,
+        pendulum,
+        pendulum_centralised,
+    )
 }
 
-__all__ = ["RECIPES", "cartpole_balance", "cartpole_swingup", "centralised", "pendulum"]
+__all__ = [
+    "RECIPES",
+    "cartpole_balance",
+    "cartpole_balance_centralised",
+    "cartpole_swingup",
+    "cartpole_swingup_centralised",
+    "centralised",
+    "pendulum",
+    "pendulum_centralised",
+]

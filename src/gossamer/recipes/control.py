@@ -34,6 +34,21 @@ def pendulum() -> Experiment:
     return _diffusion(Pendulum(), episodes=5, rounds=1000)
 
 
+def cartpole_balance_centralised() -> Experiment:
+    """Centralised SiAC on cart-pole balance: one agent, 25 environments, pooled gradients."""
+    return centralised(cartpole_balance())
+
+
+def cartpole_swingup_centralised() -> Experiment:
+    """Centralised SiAC on cart-pole swing-up: one agent, 25 environments, pooled gradients."""
+    return centralised(cartpole_swingup())
+
+
+def pendulum_centralised() -> Experiment:
+    """Centralised SiAC on the inverted pendulum: one agent, 25 environments, pooled gradients."""
+    return centralised(pendulum())
+
+
 def centralised(experiment: Experiment) -> Experiment:
     """The same experiment with one agent, which has every task's environment and pools their transitions.
 

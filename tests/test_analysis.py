@@ -1,0 +1,124 @@
+import json
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from gossamer import plot, train
+from gossamer.analysis import bootstrap_interval, read_curve
+from gossamer.analysis.graphs import describe, draw
+from gossamer.errors import InputError
+from gossamer.experiment import weigh_by
+from gossamer.topologies import NAMES, named
+from small import small_experiment
+
+
+def fake_run(folder, returns, agents=25, topology="ring", seeds=1):
+    """A run folder as records leave it, with given returns and 10 steps a round."""
+    experiment = {
+        "agents": agents,
+        "tasks": 25,
+        "topology": topology,
+        "seeds": seeds,
+        "algorithm": {"class": "gossamer.algorithms.siac:SiAC"},
+    }
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"experiment": experiment}))
+    rows = [
+        {
+            "round": i + 1,
+            "env_steps": 10 * (i + 1),
+            "episodic_return": value,
+            "consensus_distance": 1.0 / (i + 1),
+        }
+        for i, value in enumerate(returns)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_curve_is_the_mean_of_the_last_twenty_rounds(tmp_path):
+    returns = np.random.default_rng(0).normal(size=50)
+    curve = read_curve(fake_run(tmp_path / "run", returns.tolist()), "rounds")
+    expected = [returns[max(0, i - 19) : i + 1].mean() for i in range(50)]
+    np.testing.assert_allclose(curve.episodic_return[0], expected, rtol=1e-9)
+    assert curve.x.tolist() == list(range(1, 51))
+    np.testing.assert_allclose(curve.consensus_distance[0], 1 / curve.x)
+
+
+def test_seeds_share_a_grid_that_none_exceeds(tmp_path):
+    run = tmp_path / "run"
+    fake_run(run, [0.0], seeds=2)
+    fake_run(run / "seed-9", [1.0] * 30)
+    fake_run(run / "seed-10", [3.0] * 20)
+    curve = read_curve(run)
+    assert curve.episodic_return.mean(1).tolist() == [1.0, 3.0]
+    assert (curve.x[0], curve.x[-1]) == (10, 200)
+
+
+@pytest.mark.parametrize(
+    ("agents", "topology", "label"),
+    [
+        (25, "ring", "Diff-SiAC (25 agents, ring)"),
+        (25, "erdos_renyi:mean_neighbourhood=4.2", "Diff-SiAC (25 agents, erdos renyi)"),
+        (1, "isolated", "centralised SiAC (1 agent, 25 tasks)"),
+        (25, "isolated", "isolated SiAC (25 agents)"),
+    ],
+)
+def test_labels_come_from_the_configuration(tmp_path, agents, topology, label):
+    assert read_curve(fake_run(tmp_path / "run", [1.0, 2.0], agents, topology)).label == label
+
+
+def test_plot_writes_a_picture_that_is_not_blank(tmp_path):
+    runs = [fake_run(tmp_path / "a", [1.0, 2.0, 3.0]), fake_run(tmp_path / "b", [2.0, 1.0], 1, "isolated")]
+    picture = imread(plot(runs, tmp_path / "figures" / "curves.png", title="a title"))
+    assert picture.shape[0] > 300
+    assert picture.std() > 0.01
+
+
+def test_plot_of_a_real_run(tmp_path):
+    run = train(small_experiment(rounds=3, seeds=2), tmp_path / "run")
+    assert plot([run], tmp_path / "curves.svg").stat().st_size > 1000
+
+
+def test_plot_refuses(tmp_path):
+    run = fake_run(tmp_path / "a", [1.0, 2.0])
+    with pytest.raises(InputError, match="2 labels were given for 1 runs"):
+        plot([run], tmp_path / "x.png", labels=["a", "b"])
+    with pytest.raises(InputError, match="abscissa is 'time'; it must be one of env_steps, rounds"):
+        plot([run], tmp_path / "x.png", abscissa="time")
+    with pytest.raises(InputError, match="no run was given"):
+        plot([], tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"x\.nonsense cannot be written"):
+        plot([run], tmp_path / "x.nonsense")
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(InputError, match="has not finished a round yet"):
+        plot([run], tmp_path / "x.png")
+
+
+def test_bootstrap_covers_a_known_mean():
+    """Of 200 samples of ten normal values, the 95 % interval of the mean holds zero about as often as it says."""
+    values = np.random.default_rng(1).normal(size=(10, 200))
+    low, high = bootstrap_interval(values)
+    # the percentile bootstrap is somewhat narrow at ten values: about 0.90; three standard errors of 200 draws
+    assert 0.83 <= np.mean((low <= 0) & (high >= 0)) <= 0.97
+
+
+def test_bootstrap_of_one_seed_is_its_value():
+    low, high = bootstrap_interval(np.array([[1.0, 2.0]]))
+    assert low.tolist() == high.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "edge_list"])
+def test_every_topology_is_described_and_drawn(name, tmp_path):
+    topology = named(name, 16)
+    weights = weigh_by("metropolis_hastings", topology)
+    facts = describe(topology, weights)
+    assert facts["rows sum to one"] == facts["columns sum to one"] == "yes"
+    assert facts["strongly connected"] == ("no" if name == "isolated" else "yes")
+    assert draw(topology, tmp_path / "topology.png").stat().st_size > 1000
+
+
+def test_too_many_agents_for_a_picture(tmp_path):
+    with pytest.raises(InputError, match="501 agents are too many for a picture"):
+        draw(named("ring", 501), tmp_path / "x.png")

@@ -1,0 +1,87 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from gossamer import evaluate, train
+from gossamer.errors import InputError
+from gossamer.evaluate import table, write_evaluation
+from gossamer.train import restore_population
+from small import small_experiment
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(small_experiment(seeds=2, rounds=2), tmp_path_factory.mktemp("evaluate") / "run")
+
+
+def test_every_agent_plays_every_task(run):
+    evaluation = evaluate(run, episodes=3)
+    assert evaluation.returns.shape == (2, 5, 25, 3)
+    assert evaluation.trained.sum(0).tolist() == [1] * 25
+    assert evaluation.returns.min() >= 1
+    assert evaluation.returns.max() <= 20
+
+
+def test_columns_against_numpy(run):
+    evaluation = evaluate(run, episodes=3)
+    returns = evaluation.returns
+    np.testing.assert_allclose(evaluation.all[4], returns[:, :, 4].mean(), rtol=1e-6)
+    own = int(np.argmax(evaluation.trained[:, 4]))
+    np.testing.assert_allclose(evaluation.own[4], returns[:, own, 4].mean(), rtol=1e-6)
+    np.testing.assert_allclose(evaluation.worst_agent[4], returns[:, :, 4].mean(-1).min(), rtol=1e-6)
+
+
+def test_a_greedy_episode_equals_a_naive_loop(run):
+    evaluation = evaluate(run, episodes=2, seed=5)
+    experiment, parts, population = restore_population(run)
+    params = jax.tree.map(lambda leaf: leaf[1, 3], population.learner.params)
+    tasks = jax.tree.map(lambda leaf: leaf[0], parts.task_set.deal(agents=1))
+    reset_key, _ = jax.random.split(jax.random.key(5))
+    task = jax.tree.map(lambda leaf: leaf[7], tasks)
+    state = parts.environment.reset(jax.random.split(reset_key, 50)[15], task)
+    total = 0.0
+    for _ in range(experiment.environment.max_steps):
+        action = parts.algorithm.act_greedily(params, parts.environment.observe(state, task))
+        state, reward, terminated = parts.environment.step(state, action, task)
+        total += float(reward)
+        if terminated:
+            break
+    assert evaluation.returns[1, 3, 7, 1] == total
+
+
+def test_sampled_differs_from_greedy_and_the_seed_fixes_both(run):
+    greedy, sampled = evaluate(run, episodes=2), evaluate(run, episodes=2, greedy=False)
+    assert not np.array_equal(greedy.returns, sampled.returns)
+    np.testing.assert_array_equal(sampled.returns, evaluate(run, episodes=2, greedy=False).returns)
+
+
+def test_large_populations_are_sampled(tmp_path):
+    run = train(small_experiment(agents=50, rounds=1), tmp_path / "run")
+    evaluation = evaluate(run, episodes=1)
+    assert len(evaluation.agent) == 25
+    assert (evaluation.agent[0], evaluation.agent[-1]) == (0, 49)
+
+
+def test_table_and_file_say_the_same(run, tmp_path):
+    evaluation = evaluate(run, episodes=2)
+    data = json.loads(write_evaluation(evaluation, tmp_path / "evaluation.json").read_text())
+    lines = table(evaluation).splitlines()
+    assert len(lines) == 1 + 25 + 1
+    assert f"{data['mean_over_tasks']:.1f}" in lines[-1]
+    assert data["tasks"][0] in lines[1]
+
+
+def test_tasks_nobody_evaluated_was_trained_on_have_no_own_return(run):
+    evaluation = evaluate(run, episodes=1)
+    alone = evaluation._replace(trained=evaluation.trained & (np.arange(25) > 0))
+    assert np.isnan(alone.own[0])
+    assert "–" in table(alone).splitlines()[1]
+
+
+def test_refuses(run, tmp_path):
+    with pytest.raises(InputError, match="episodes is 0; it must be at least 1"):
+        evaluate(run, episodes=0)
+    with pytest.raises(InputError, match="is not a run folder"):
+        evaluate(tmp_path)

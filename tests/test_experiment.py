@@ -1,0 +1,95 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gossamer.errors import InputError
+from gossamer.experiment import build, population_shape, tree_bytes
+from gossamer.recipes import RECIPES
+from gossamer.serialization import dumps, loads
+from small import small_experiment
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_and_round_trips(name):
+    experiment = RECIPES[name]()
+    parts = build(experiment)
+    assert parts.tasks is not None
+    assert loads(dumps(experiment)) == experiment
+    assert hash(experiment) == hash(RECIPES[name]())
+    assert parts.task_index.shape == ((25, 1) if experiment.agents == 25 else (1, 25))
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if not name.endswith("-centralised")])
+def test_the_centralised_twin_differs_in_shape_only(name):
+    experiment, twin = RECIPES[name](), RECIPES[f"{name}-centralised"]()
+    assert replace(twin, agents=25, topology=experiment.topology) == experiment
+
+
+def test_the_papers_settings():
+    experiment = RECIPES["cartpole-balance"]()
+    siac = experiment.algorithm
+    assert (siac.hidden, siac.activation, siac.spread) == ((400, 400), "relu", "variance")
+    assert (siac.actor_learning_rate, siac.critic_learning_rate) == (0.001, 0.01)
+    assert (siac.entropy_coefficient, siac.discount, siac.weighting) == (0.0005, 0.99, "transitions")
+    assert experiment.initial_parameters == "independent"
+    assert experiment.experience.episodes_per_environment == 1
+    assert RECIPES["pendulum"]().experience.episodes_per_environment == 5
+    assert abs(build(experiment).topology.mean_neighbourhood - 4.2) < 0.05
+
+
+def test_spaces_follow_the_environment():
+    from gossamer.environments import Pendulum
+
+    parts = build(small_experiment(environment=Pendulum(max_torque=3.0)))
+    assert parts.algorithm.spaces.action.bound == 3.0
+    assert parts.algorithm.spaces.observation_size == 3
+
+
+def test_the_shape_of_the_population_is_known_beforehand():
+    experiment = small_experiment(seeds=2)
+    shape = population_shape(build(experiment).algorithm, experiment)
+    assert {leaf.shape[:2] for leaf in np.atleast_1d(shape.learner.updates)} == {(2, 5)}
+    actor = 4 * 8 + 8 + 8 * 8 + 8 + 8 * 2 + 2
+    critic = 4 * 8 + 8 + 8 * 8 + 8 + 8 * 1 + 1
+    assert tree_bytes(shape.learner.params) == 4 * 2 * 5 * (actor + critic)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"agents": 0}, "agents is 0; it must be at least 1"),
+        ({"rounds": 0}, "rounds is 0; it must be at least 1"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"seed": 2**31}, "seed is 2147483648; with 1 seeds it must be below"),
+        ({"block": 0}, "block is 0; it must be at least 1"),
+        ({"agents": 4}, "25 tasks cannot be dealt evenly to 4 agents; 1, 5, 25 or a multiple"),
+        ({"topology": "rong"}, "'rong' is not a topology.*did you mean ring"),
+        ({"topology": "hypercube"}, "hypercube"),
+        ({"weights": "metropolis"}, "'metropolis' is not a weight rule; did you mean metropolis_hastings"),
+        ({"environment": "pendulum"}, "environment is 'pendulum'; it must have the methods of Environment"),
+    ],
+)
+def test_refuses(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        build(small_experiment(**changes))
+
+
+def test_refuses_a_disconnected_edge_list(tmp_path):
+    path = tmp_path / "edges.txt"
+    path.write_text("0 1\n2 3\n3 4\n")
+    with pytest.raises(InputError, match=r"not (strongly )?connected|cannot"):
+        build(small_experiment(topology=str(path)))
+
+
+def test_refuses_a_matrix_that_is_not_stochastic(tmp_path):
+    path = tmp_path / "weights.txt"
+    path.write_text("\n".join(["0.5 0.4 0 0 0", "1 0 0 0 0", "0 0 1 0 0", "0 0 0 1 0", "0 0 0 0 1"]))
+    with pytest.raises(InputError, match=r"row 0 sums to 0\.9"):
+        build(small_experiment(weights=str(path)))
+
+
+def test_refuses_what_memory_cannot_hold():
+    big = small_experiment(agents=100_000, tasks=1, topology="isolated")
+    with pytest.raises(InputError, match=r"the population would need .* GiB and this machine has"):
+        build(replace(big, algorithm=replace(big.algorithm, hidden=(2000, 2000))))

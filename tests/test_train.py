@@ -1,0 +1,264 @@
+"""Runs as a user leaves and finds them: folders, resume, kill, Ctrl-C, divergence."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gossamer import Interrupted, NonFiniteParameters, checkpoints, resume, train
+from gossamer.checkpoints import DamagedCheckpoint
+from gossamer.errors import InputError
+from gossamer.experiment import build, population_shape
+from gossamer.progress import Status
+from gossamer.records import read_config, read_metrics
+from gossamer.train import load_experiment, run_folders
+from small import small_experiment
+
+
+def final_state(run, experiment):
+    shape = population_shape(build(experiment).algorithm, experiment).learner
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shape)
+    return checkpoints.restore_newest(run / "checkpoints", like)
+
+
+def rows_without_times(run):
+    rows = read_metrics(run / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if name != "time"} for row in rows]
+
+
+def assert_same_run(left, right, experiment):
+    """Parameters and optimisers bit for bit, metrics identical except times."""
+    ours, theirs = final_state(left, experiment), final_state(right, experiment)
+    assert ours.round == theirs.round == experiment.rounds
+    jax.tree.map(np.testing.assert_array_equal, ours.state, theirs.state)
+    assert rows_without_times(left) == rows_without_times(right)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Forty rounds in one run."""
+    return train(small_experiment(rounds=40), tmp_path_factory.mktemp("straight") / "run")
+
+
+def test_the_folder_is_complete(straight):
+    names = {path.name.partition(".tfevents")[0] for path in straight.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "events.out"}
+    config = read_config(straight)
+    assert load_experiment(straight) == small_experiment(rounds=40)
+    assert {"jax", "gossamer", "git_revision", "prng"} <= set(config["provenance"])
+
+
+def test_every_round_has_its_row(straight):
+    rows = read_metrics(straight / "metrics.jsonl")
+    assert [row["round"] for row in rows] == list(range(1, 41))
+    steps = np.diff([0, *(row["env_steps"] for row in rows)])
+    # each step of balance earns one: 25 environments' mean return is the steps of the round
+    np.testing.assert_allclose([row["episodic_return"] * 25 for row in rows], steps, rtol=1e-5)
+    assert all(row["time"]["env_steps_per_second"] > 0 for row in rows)
+
+
+def test_twenty_and_resume_and_twenty_are_forty(straight, tmp_path):
+    run = train(small_experiment(rounds=20), tmp_path / "run")
+    resume(run, rounds=40)
+    assert_same_run(straight, run, small_experiment(rounds=40))
+    assert load_experiment(run).rounds == 40
+
+
+def test_rows_after_the_newest_checkpoint_are_run_again(straight, tmp_path):
+    """As after a crash: metrics ran ahead of the checkpoint, and a line is half-written."""
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    shutil.rmtree(run / "checkpoints" / "40")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 41, "env_st')
+    resume(run)
+    assert_same_run(straight, run, small_experiment(rounds=40))
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(straight, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    shutil.rmtree(run / "checkpoints")
+    resume(run)
+    assert_same_run(straight, run, small_experiment(rounds=40))
+
+
+def test_a_damaged_newest_checkpoint_is_warned_of_and_the_one_before_used(straight, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    data = max((run / "checkpoints" / "40" / "state").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    with pytest.warns(DamagedCheckpoint, match=r"40 is damaged .* 38 is used instead"):
+        resume(run)
+    assert_same_run(straight, run, small_experiment(rounds=40))
+
+
+def test_resuming_a_finished_run_changes_nothing(straight, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    resume(run)
+    assert_same_run(straight, run, small_experiment(rounds=40))
+
+
+def test_fewer_rounds_than_done_are_refused(straight):
+    before = (straight / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"rounds is 10; .* has already run 40"):
+        resume(straight, rounds=10)
+    assert (straight / "metrics.jsonl").read_bytes() == before
+
+
+def test_seeds_have_a_folder_each_and_resume_together(tmp_path):
+    experiment = small_experiment(seeds=2, rounds=4)
+    run = train(experiment, tmp_path / "run")
+    assert [folder.name for folder in run_folders(run)] == ["seed-0", "seed-1"]
+    one, two = (rows_without_times(folder) for folder in run_folders(run))
+    assert one != two
+    # a kill between the two seeds' saves
+    shutil.rmtree(run / "seed-1" / "checkpoints" / "4")
+    resume(run, rounds=6)
+    longer = train(replace(experiment, rounds=6), tmp_path / "longer")
+    for ours, theirs in zip(run_folders(run), run_folders(longer), strict=True):
+        assert_same_run(ours, theirs, small_experiment(rounds=6))
+    assert load_experiment(run / "seed-1") == small_experiment(seed=1, rounds=6)
+
+
+class InterruptAfter:
+    """A reporter that sends this process a signal at a round, as Ctrl-C does."""
+
+    def __init__(self, round, number=signal.SIGINT):
+        self.round, self.number = round, number
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def show(self, status: Status):
+        if status.round >= self.round:
+            self.round = 10**9
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_says_how_to_go_on(straight, tmp_path, number):
+    run = tmp_path / "run"
+    handler = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=rf"after round \d+ of 40.*gossamer train --resume {run}"):
+        train(small_experiment(rounds=40), run, InterruptAfter(3, number))
+    assert signal.getsignal(number) is handler
+    stopped = checkpoints.rounds(run / "checkpoints")[-1]
+    assert 3 <= stopped < 40
+    assert len(read_metrics(run / "metrics.jsonl")) == stopped
+    resume(run)
+    assert_same_run(straight, run, small_experiment(rounds=40))
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    experiment = small_experiment(rounds=10, topology="isolated", checkpoint_every=1)
+    run = train(replace(experiment, rounds=2), tmp_path / "run")
+    parts = build(experiment)
+    shape = population_shape(parts.algorithm, experiment).learner
+    saved = final_state(run, replace(experiment, rounds=2))
+    bad = jax.tree.map(lambda leaf: leaf.at[2].set(jnp.nan), saved.state.params.critic)
+    state = saved.state._replace(params=saved.state.params._replace(critic=bad))
+    checkpoints.save(run / "checkpoints", replace(saved, state=state))
+    with pytest.raises(NonFiniteParameters, match=r"agent 2 of seed 0 has parameters .* in round 3"):
+        resume(run, rounds=10)
+    assert checkpoints.rounds(run / "checkpoints") == [1, 2]
+    assert len(read_metrics(run / "metrics.jsonl")) == 2
+    assert jax.tree.structure(shape) == jax.tree.structure(state)
+
+
+def test_a_taken_folder_is_refused_and_untouched(straight, tmp_path):
+    before = sorted(path.name for path in straight.iterdir())
+    with pytest.raises(InputError, match=r"already holds a run; continue it with --resume"):
+        train(small_experiment(), straight)
+    assert sorted(path.name for path in straight.iterdir()) == before
+
+
+def test_bad_choices_write_nothing(tmp_path):
+    with pytest.raises(InputError, match="25 tasks cannot be dealt evenly to 4 agents"):
+        train(small_experiment(agents=4), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_not_a_run(tmp_path):
+    with pytest.raises(InputError, match="is not a run folder"):
+        resume(tmp_path)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from small import small_experiment
+from gossamer import resume, train
+run = Path({run!r})
+if (run / "config.json").exists():
+    resume(run)
+else:
+    train(small_experiment(rounds=40), run)
+"""
+
+
+def kill_at_random(straight, run, generator):
+    """Start or resume a run in another process and kill it once it has written some number of bytes."""
+    script = SCRIPT.format(tests=str(Path(__file__).parent), run=str(run))
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(run.parent / "cache")}
+    target = generator.uniform(0, (straight / "metrics.jsonl").stat().st_size)
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    metrics = run / "metrics.jsonl"
+    while process.poll() is None:
+        if metrics.exists() and metrics.stat().st_size >= target:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    return process.returncode
+
+
+def check_folder(run):
+    """No unreadable file, and no line lost before the newest checkpoint."""
+    json.loads((run / "config.json").read_text())
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["round"] for row in rows] == list(range(1, len(rows) + 1))
+    done = checkpoints.rounds(run / "checkpoints")
+    if done:
+        experiment = small_experiment(rounds=40)
+        assert final_state(run, experiment).round == done[-1]
+        assert len(rows) >= done[-1]
+
+
+def survive_kills(straight, tmp_path, kills):
+    generator = random.Random(0)
+    killed = attempt = 0
+    while killed < kills:
+        attempt += 1
+        run = tmp_path / f"run-{attempt}"
+        for _ in range(3):
+            killed += kill_at_random(straight, run, generator) == -signal.SIGKILL
+            if run.exists():
+                check_folder(run)
+        resume(run)
+        assert_same_run(straight, run, small_experiment(rounds=40))
+    return killed
+
+
+def test_sigkill_at_random_moments(straight, tmp_path):
+    assert survive_kills(straight, tmp_path, kills=3) >= 3
+
+
+@pytest.mark.slow
+def test_sigkill_at_many_random_moments(straight, tmp_path):
+    assert survive_kills(straight, tmp_path, kills=20) >= 20
