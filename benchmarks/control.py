@@ -175,7 +175,7 @@ def combining_memory(agents: int = 10_000, parameters: int = 1_000) -> list[dict
             {
                 "topology": topology.name,
                 "form": type(mixer).__name__,
-                "temporary_MiB": analysis.temp_size_in_bytes / 2**20,
+                "temporary_MiB": analysis.temp_size_in_bytes if analysis else float("nan") / 2**20,
                 "messages_MiB": tree_bytes(messages) / 2**20,
                 "dense_matrix_MiB": agents * agents * 4 / 2**20,
                 "milliseconds": 1e3 * median_seconds(partial(compiled, mixer, messages, 0)),

@@ -197,8 +197,8 @@ def test_from_graph_reads_arrows_from_sender_to_receiver():
 
 
 def test_from_graph_keeps_numbers_and_numbers_names():
-    shuffled = nx.Graph([(2, 1), (1, 0)])
-    assert edges(from_graph(shuffled)) == undirected((0, 1), (1, 2))
+    shuffled = nx.Graph([(1, 2), (2, 0)])
+    assert edges(from_graph(shuffled)) == undirected((1, 2), (2, 0))
     assert edges(from_graph(nx.Graph([("hall", "gate"), ("gate", "yard")]))) == undirected((0, 1), (1, 2))
     assert edges(from_graph(nx.MultiGraph([(0, 1), (0, 1), (1, 1)]))) == undirected((0, 1))
 

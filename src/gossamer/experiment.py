@@ -115,6 +115,7 @@ def build(experiment: Experiment) -> Parts:
     spaces = Spaces(environment.observation_size, environment.action_space)
     algorithm = replace(experiment.algorithm, spaces=spaces)
     _require_memory(population_shape(algorithm, experiment))
+    columns = jax.tree.leaves(tasks)[0].shape[1] * experiment.experience.episodes_per_environment
     return Parts(
         environment=environment,
         experience=experiment.experience,
@@ -126,7 +127,7 @@ def build(experiment: Experiment) -> Parts:
         tasks=tasks,
         task_index=task_set.index(experiment.agents, experiment.copies),
         seeds=jnp.arange(experiment.seed, experiment.seed + experiment.seeds),
-        block=experiment.block or _suitable_block(algorithm, experiment),
+        block=experiment.block or _suitable_block(algorithm, experiment, columns),
     )
 
 
@@ -164,9 +165,6 @@ def tree_bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-_BLOCK_BYTES = 4 * 2**20  # PLACEHOLDER
-
-
 def _require_memory(population: Population) -> None:
     """Refuse a state that cannot be held twice: old and new stand side by side while messages are mixed."""
     needed = 2 * tree_bytes(population)
@@ -178,8 +176,19 @@ def _require_memory(population: Population) -> None:
         )
 
 
-def _suitable_block(algorithm: SiAC, experiment: Experiment) -> int:
-    """How many agents fit in the cache together; see docs/decisions/blocks.md for the measurements."""
+def _suitable_block(algorithm: SiAC, experiment: Experiment, columns: int) -> int:
+    """How many agents act and adapt at once; docs/decisions/blocks.md holds the measurements.
+
+    Few rows through a large network: several agents together, as long as their parameters stay in the cache.
+    Many rows: one agent at a time, whose matrix products are then large enough to use every core.
+    """
     agents = experiment.agents * experiment.seeds
     one_agent = tree_bytes(population_shape(algorithm, experiment).learner.params) // agents
-    return max(1, min(agents, _BLOCK_BYTES // one_agent))
+    if one_agent > _LARGE_NETWORK and columns >= _MANY_ROWS:
+        return 1
+    return max(1, min(agents, _CACHE // one_agent))
+
+
+_CACHE = 8 * 2**20  # bytes of parameters that may be in use together
+_LARGE_NETWORK = 2**18  # bytes; two networks of 2×256 are about twice as large
+_MANY_ROWS = 4  # environments of one agent that act together

@@ -6,10 +6,9 @@ pytree whose leaves are the numbers that may change without compiling again (lea
 
 from typing import Any, Protocol, runtime_checkable
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gossamer.mixing import average
 from gossamer.types import Estimate, Info, Key, Learner, Message, Params, Trajectory
 
 
@@ -73,5 +72,4 @@ def combine(
         messages: what arrived, on a leading ``peer`` axis; slot 0 is the agent's own message.
         weights: c_lk of each slot, non-negative, summing to one.
     """
-    mixed = jax.tree.map(lambda leaf: jnp.tensordot(weights.astype(leaf.dtype), leaf, axes=1), messages)
-    return algorithm.absorb(learner, mixed)
+    return algorithm.absorb(learner, average(messages, weights))

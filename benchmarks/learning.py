@@ -1,0 +1,126 @@
+"""What populations learn: trains the variants of an experiment, exports their curves and draws them.
+
+    python -m benchmarks.learning balance [--seeds 5] [--rounds 300]
+    python -m benchmarks.learning pendulum --seeds 2 --rounds 250
+    python -m benchmarks.learning swingup --seeds 2 --rounds 250
+
+Runs lie in ``runs/learning`` and are resumed where an earlier call was interrupted. What is worth keeping goes
+to ``results/EXPERIMENT``: a CSV file per variant with every seed's rounds, ``summary.json`` and ``curves.png``.
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.control import machine
+from gossamer import evaluate, plot, resume, train
+from gossamer.analysis import bootstrap_interval
+from gossamer.experiment import Experiment
+from gossamer.progress import Lines
+from gossamer.recipes import cartpole_balance, cartpole_swingup, centralised, pendulum
+from gossamer.records import read_metrics, write_json
+from gossamer.train import load_experiment, run_folders
+
+LAST = 20
+COLUMNS = ("round", "env_steps", "episodic_return", "consensus_distance")
+RECIPES: dict[str, Callable[[], Experiment]] = {
+    "balance": cartpole_balance,
+    "pendulum": pendulum,
+    "swingup": cartpole_swingup,
+}
+
+
+def variants(name: str) -> dict[str, Experiment]:
+    """The trainings that are compared, by label."""
+    diffusion = RECIPES[name]()
+    both = {"diffusion": diffusion, "centralised": centralised(diffusion)}
+    if name != "balance":
+        return both
+    deviation = replace(diffusion.algorithm, spread="standard_deviation")
+    by_task = replace(diffusion.algorithm, weighting="tasks")
+    return both | {
+        "diffusion, shared initial parameters": replace(diffusion, initial_parameters="shared"),
+        "diffusion, softplus is the deviation": replace(diffusion, algorithm=deviation),
+        "centralised, task-mean gradients": replace(centralised(diffusion), algorithm=by_task),
+    }
+
+
+def complete(label: str, experiment: Experiment, run: Path) -> Path:
+    """Train a variant, or go on where an earlier call stopped."""
+    if not (run / "config.json").exists():
+        return train(experiment, run, Lines(label, seconds=20))
+    longer = max(experiment.rounds, load_experiment(run).rounds)
+    return resume(run, longer, Lines(label, seconds=20))
+
+
+def export(run: Path, path: Path) -> None:
+    """Every seed's rounds as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("seed", *COLUMNS))
+        for folder in run_folders(run):
+            seed = load_experiment(folder).seed
+            writer.writerows(
+                (seed, *(f"{row[column]:.6g}" for column in COLUMNS))
+                for row in read_metrics(folder / "metrics.jsonl")
+            )
+
+
+def summarise(run: Path) -> dict[str, Any]:
+    """Training return of the last rounds of every seed, its mean and interval, and a greedy evaluation."""
+    rows = [read_metrics(folder / "metrics.jsonl") for folder in run_folders(run)]
+    last = [float(np.mean([row["episodic_return"] for row in seed[-LAST:]])) for seed in rows]
+    first = [float(np.mean([row["episodic_return"] for row in seed[:LAST]])) for seed in rows]
+    low, high = bootstrap_interval(np.array(last)[:, None])
+    greedy = evaluate(run)
+    return {
+        "rounds": rows[0][-1]["round"],
+        "return_first_rounds_per_seed": first,
+        "return_last_rounds_per_seed": last,
+        "return_last_rounds_mean": float(np.mean(last)),
+        "return_last_rounds_interval_95": [float(low[0]), float(high[0])],
+        "greedy_mean_per_seed": greedy.returns.mean((1, 2, 3)).tolist(),
+        "greedy_worst_task_mean": float(greedy.all.min()),
+        "greedy_per_task": greedy.all.tolist(),
+        "seconds": float(sum(seed[-1]["time"]["seconds"] for seed in rows) / len(rows)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("experiment", choices=RECIPES)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--runs", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    arguments = parser.parse_args()
+    results = arguments.results / arguments.experiment
+    results.mkdir(parents=True, exist_ok=True)
+    runs, summaries = {}, {}
+    for label, experiment in variants(arguments.experiment).items():
+        stem = label.replace(", ", "-").replace(" ", "-")
+        experiment = replace(experiment, rounds=arguments.rounds, seeds=arguments.seeds)
+        runs[label] = complete(label, experiment, arguments.runs / arguments.experiment / stem)
+        export(runs[label], results / f"{stem}.csv")
+        summaries[label] = summarise(runs[label])
+        print(json.dumps({label: summaries[label]["return_last_rounds_per_seed"]}), flush=True)
+        command = f"python -m benchmarks.learning {arguments.experiment}"
+        command += f" --seeds {arguments.seeds} --rounds {arguments.rounds}"
+        write_json(
+            results / "summary.json",
+            {"command": command, "machine": machine(), "last_rounds": LAST, "variants": summaries},
+        )
+    title = f"{arguments.experiment}, 25 tasks"
+    print(plot(list(runs.values()), results / "curves.png", list(runs), title=title))
+
+
+if __name__ == "__main__":
+    main()
