@@ -85,8 +85,6 @@ def test_plot_refuses(tmp_path):
     run = fake_run(tmp_path / "a", [1.0, 2.0])
     with pytest.raises(InputError, match="2 labels were given for 1 runs"):
         plot([run], tmp_path / "x.png", labels=["a", "b"])
-    with pytest.raises(InputError, match="abscissa is 'time'; it must be one of env_steps, rounds"):
-        plot([run], tmp_path / "x.png", abscissa="time")
     with pytest.raises(InputError, match="no run was given"):
         plot([], tmp_path / "x.png")
     with pytest.raises(InputError, match=r"x\.nonsense cannot be written"):

@@ -355,7 +355,7 @@ class TestEvents:
 class TestSummarise:
     def test_small_populations_are_listed(self):
         values = np.arange(100, dtype=np.int32)
-        assert summarise(values) == {"per_agent": list(range(100))}
+        assert summarise(values) == {"each": list(range(100))}
 
     @given(arrays(np.float64, st.integers(101, 400), elements=st.floats(-1e6, 1e6)))
     def test_large_populations_against_sorting(self, values):

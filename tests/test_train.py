@@ -100,7 +100,7 @@ def test_a_damaged_newest_checkpoint_is_warned_of_and_the_one_before_used(straig
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
-    with pytest.warns(DamagedCheckpoint, match=r"40 is damaged .* 38 is used instead"):
+    with pytest.warns(DamagedCheckpoint, match=r"40 is damaged .*38 is used instead"):
         resume(run)
     assert_same_run(straight, run, small_experiment(rounds=40))
 

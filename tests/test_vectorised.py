@@ -182,7 +182,8 @@ def test_adding_agents_changes_no_stream():
 def test_agents_have_distinct_streams_also_from_shared_parameters():
     experiment = small_experiment(initial_parameters="shared", topology="isolated", tasks=1)
     before = start(experiment)
-    assert float(jax.vmap(consensus_distance)(params_of(before))[0]) == 0.0
+    # float32 rounding of the mean of five equal numbers
+    assert float(jax.vmap(consensus_distance)(params_of(before))[0]) < 1e-6
     _, record = run(experiment, rounds=1)
     assert len({float(length) for length in record.agents.info["policy_loss"][0, 0]}) == 5
 
@@ -208,15 +209,15 @@ def test_several_episodes_are_reported_by_their_mean():
 
 
 def test_the_agent_that_diverged_is_named():
-    experiment = small_experiment(topology="ring")
+    experiment = small_experiment(agents=25, topology="ring")
     population = start(experiment)
     poisoned = jax.tree.map(lambda leaf: leaf.at[:, 3].set(jnp.nan), population.learner.params.critic)
     learner = population.learner
     learner = learner._replace(params=learner.params._replace(critic=poisoned))
     _, record = run(experiment, rounds=2, population=population._replace(learner=learner))
-    assert record.finite[0, 0].tolist() == [True, True, True, False, True]
+    assert np.flatnonzero(~record.finite[0, 0]).tolist() == [3]
     # and in the next round its neighbours have mixed with it
-    assert record.finite[1, 0].tolist() == [True, True, False, False, False]
+    assert np.flatnonzero(~record.finite[1, 0]).tolist() == [2, 3, 4]
 
 
 def test_infinite_is_not_finite_either():

@@ -82,14 +82,13 @@ def evaluate(run: Path, episodes: int = 10, greedy: bool = True, seed: int = 0) 
 
 def table(evaluation: Evaluation) -> str:
     """The evaluation as text: a line per task, and the means."""
+    columns = _columns(evaluation)
     rows = [
-        [evaluation.task_set.describe(task), *map(_number, columns)]
-        for task, columns in enumerate(zip(*_columns(evaluation).values(), strict=True))
+        [evaluation.task_set.describe(task), *(_number(values[task]) for values in columns.values())]
+        for task in range(len(evaluation.task_set))
     ]
-    rows.append(
-        ["mean over tasks", *(_number(float(np.nanmean(values))) for values in _columns(evaluation).values())]
-    )
-    header = ["task", *_columns(evaluation)]
+    rows.append(["mean over tasks", *(_number(np.nanmean(values)) for values in columns.values())])
+    header = ["task", *columns]
     width = max(len(row[0]) for row in rows)
     lines = [
         "  ".join([row[0].ljust(width), *(f"{cell:>12}" for cell in row[1:])]) for row in [header, *rows]
@@ -119,7 +118,7 @@ def _columns(evaluation: Evaluation) -> dict[str, np.ndarray]:
     }
 
 
-def _number(value: float) -> str:
+def _number(value: np.floating) -> str:
     return "–" if np.isnan(value) else f"{value:.1f}"
 
 

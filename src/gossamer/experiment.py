@@ -125,7 +125,7 @@ def build(experiment: Experiment) -> Parts:
         mixer=plan(weights),
         task_set=task_set,
         tasks=tasks,
-        task_index=task_set.index(experiment.agents, experiment.copies),
+        task_index=np.asarray(task_set.index(experiment.agents, experiment.copies)),
         seeds=jnp.arange(experiment.seed, experiment.seed + experiment.seeds),
         block=experiment.block or _suitable_block(algorithm, experiment, columns),
     )

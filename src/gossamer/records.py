@@ -307,18 +307,18 @@ class EventLog:
 def summarise(values: Shaped[np.ndarray, " agent"]) -> dict[str, Any]:
     """One number per agent, as a record holds it: the same size however large the population.
 
-    Up to 100 agents, ``{"per_agent": [...]}``. Above, ``{"quantiles": {min, q05, q25, median, q75, q95, max},
+    Up to 100 agents, ``{"each": [...]}``. Above, ``{"quantiles": {min, q05, q25, median, q75, q95, max},
     "sample": {"agent": [...], "value": [...]}}`` with linearly interpolated quantiles and 16 agents at even
     distances, the first and the last among them.
 
     Example:
         >>> summarise(np.array([1.0, 2.0]))
-        {'per_agent': [1.0, 2.0]}
+        {'each': [1.0, 2.0]}
         >>> summarise(np.arange(1001.0))["quantiles"]["q05"]
         50.0
     """
     if len(values) <= _LISTED_AGENTS:
-        return {"per_agent": values.tolist()}
+        return {"each": values.tolist()}
     # Infinite values interpolate to NaN, which the log turns into null.
     with np.errstate(invalid="ignore"):
         levels = np.quantile(values.astype(np.float64), list(_QUANTILES.values())).tolist()

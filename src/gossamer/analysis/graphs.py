@@ -63,7 +63,9 @@ def draw(topology: Topology, out: Path) -> Path:
         raise InputError(
             f"{topology.agents} agents are too many for a picture; at most {_MOST_DRAWN} are drawn"
         )
-    graph = nx.compose_all([topology.graph(phase) for phase in range(topology.period)])
+    phases = [topology.graph(phase) for phase in range(topology.period)]
+    # A phase may happen to be symmetric among directed ones, and networkx composes one kind only.
+    graph = nx.compose_all([nx.DiGraph(phase) for phase in phases] if topology.is_directed else phases)
     figure = Figure(figsize=(6, 6), dpi=150, layout="constrained")
     axis = figure.subplots()
     few = topology.agents <= 100

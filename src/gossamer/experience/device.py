@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Shaped
 
 from gossamer.environments.protocol import Environment
 from gossamer.errors import require_at_least
@@ -92,6 +92,6 @@ def _episode_step(environment: Environment, act: Act, tasks: Any) -> Callable[[A
 
 
 def _where(
-    condition: Bool[Array, " env"], new: Float[Array, "env *rest"], old: Float[Array, "env *rest"]
-) -> Float[Array, "env *rest"]:
+    condition: Bool[Array, " env"], new: Shaped[Array, "env *rest"], old: Shaped[Array, "env *rest"]
+) -> Shaped[Array, "env *rest"]:
     return jnp.where(condition.reshape(condition.shape + (1,) * (new.ndim - 1)), new, old)

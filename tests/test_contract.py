@@ -1,0 +1,148 @@
+"""What every algorithm must keep, whatever it learns; a new one joins by a line in ``ALGORITHMS``."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gossamer.algorithms import Algorithm, SiAC, adapt, combine
+from gossamer.algorithms.hyperparameters import traced
+from gossamer.serialization import dumps, loads
+from gossamer.types import Box, Spaces, Trajectory
+
+SPACES = Spaces(observation_size=3, action=Box(size=2, bound=4.0))
+SIAC = SiAC(SPACES, hidden=(8, 8))
+ALGORITHMS = {
+    "siac": SIAC,
+    "siac-tasks": replace(SIAC, weighting="tasks"),
+    "siac-deviation": replace(SIAC, spread="standard_deviation", activation="tanh"),
+    "siac-bootstrap": replace(SIAC, bootstrap_at_time_limit=True),
+}
+KEY = jax.random.key(0)
+
+over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
+
+
+def trajectory(time=5, env=3):
+    keys = jax.random.split(jax.random.key(1), 3)
+    last = jnp.arange(time)[:, None] == time - 1
+    return Trajectory.padding(time, env, observation=3, action=2)._replace(
+        observation=jax.random.normal(keys[0], (time, env, 3)),
+        action=jax.random.normal(keys[1], (time, env, 2)),
+        reward=jax.random.normal(keys[2], (time, env)),
+        truncated=jnp.broadcast_to(last, (time, env)),
+        mask=jnp.ones((time, env), bool),
+    )
+
+
+def shapes(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+
+@over_algorithms
+def test_is_an_algorithm_that_prints_compares_and_round_trips(algorithm):
+    assert isinstance(algorithm, Algorithm)
+    assert loads(dumps(algorithm)) == algorithm
+    assert hash(replace(algorithm)) == hash(algorithm)
+    assert type(algorithm).__name__ in repr(algorithm)
+
+
+@over_algorithms
+def test_keys_decide_everything(algorithm):
+    learner, same, other = (algorithm.init(jax.random.key(seed)) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, learner, same)
+    assert any(
+        not np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(learner.params), jax.tree.leaves(other.params), strict=True)
+    )
+    action, _ = algorithm.act(learner.params, KEY, jnp.ones(3))
+    again, _ = algorithm.act(learner.params, KEY, jnp.ones(3))
+    elsewhere, _ = algorithm.act(learner.params, jax.random.key(9), jnp.ones(3))
+    assert jnp.array_equal(action, again)
+    assert not jnp.array_equal(action, elsewhere)
+
+
+@over_algorithms
+def test_adapting_keeps_shapes_and_dtypes_and_counts(algorithm):
+    learner = algorithm.init(KEY)
+    adapted, info = jax.jit(adapt)(algorithm, learner, trajectory(), KEY)
+    assert shapes(adapted) == shapes(learner)
+    assert adapted.updates == learner.updates + 1
+    assert all(value.shape == () and jnp.isfinite(value) for value in info.values())
+    assert any(
+        not np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(adapted.params), jax.tree.leaves(learner.params), strict=True)
+    )
+
+
+@over_algorithms
+def test_estimates_have_the_trajectorys_shape(algorithm):
+    estimate = algorithm.estimate(algorithm.init(KEY).params, trajectory())
+    assert estimate.advantage.shape == estimate.target.shape == (5, 3)
+
+
+@over_algorithms
+def test_vmap_adds_agents(algorithm):
+    """A population is its agents one by one: nothing crosses the agent axis."""
+    learners = jax.vmap(algorithm.init)(jax.random.split(KEY, 4))
+    gradients, _ = jax.vmap(algorithm.gradient, in_axes=(0, None, None))(learners, trajectory(), KEY)
+    alone = jax.tree.map(lambda leaf: leaf[2], learners)
+    gradient, _ = algorithm.gradient(alone, trajectory(), KEY)
+    # float32, batched and single matrix products sum in another order
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x[2], y, rtol=1e-4, atol=1e-5), gradients, gradient)
+
+
+@over_algorithms
+def test_combining_with_oneself_alone_changes_nothing(algorithm):
+    learner = algorithm.init(KEY)
+    messages = jax.tree.map(lambda leaf: leaf[None], algorithm.message(learner))
+    jax.tree.map(np.testing.assert_array_equal, combine(algorithm, learner, messages, jnp.ones(1)), learner)
+
+
+@over_algorithms
+def test_combining_is_the_weighted_mean_of_messages_and_touches_no_optimiser(algorithm):
+    learners = [algorithm.init(jax.random.key(seed)) for seed in range(3)]
+    adapted, _ = adapt(algorithm, learners[0], trajectory(), KEY)
+    messages = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(algorithm.message(each) for each in learners)
+    )
+    combined = combine(algorithm, adapted, messages, jnp.array([0.5, 0.3, 0.2]))
+    jax.tree.map(
+        lambda result, leaves: np.testing.assert_allclose(
+            result, np.tensordot([0.5, 0.3, 0.2], leaves, 1), rtol=1e-5, atol=1e-6
+        ),
+        algorithm.message(combined),
+        messages,
+    )
+    jax.tree.map(np.testing.assert_array_equal, combined.optimiser, adapted.optimiser)
+
+
+@over_algorithms
+def test_nothing_is_mutated(algorithm):
+    learner = algorithm.init(KEY)
+    before = jax.tree.map(np.array, learner)
+    adapt(algorithm, learner, trajectory(), KEY)
+    jax.tree.map(np.testing.assert_array_equal, before, learner)
+
+
+@over_algorithms
+def test_numbers_are_leaves_and_traces_are_not_checked(algorithm):
+    doubled = jax.jit(lambda each: jax.tree.map(lambda leaf: 2 * leaf, each))(algorithm)
+    assert doubled.actor_learning_rate == pytest.approx(2 * algorithm.actor_learning_rate)
+    # negative rates inside a trace pass unseen: only what people give is checked
+    assert jax.tree.map(lambda leaf: -leaf, algorithm).actor_learning_rate < 0
+
+
+def test_traced_keeps_structure_static():
+    from dataclasses import dataclass
+
+    @traced
+    @dataclass(frozen=True)
+    class Some:
+        width: int = 3
+        rate: float = 0.5
+
+    assert jax.tree.leaves(Some()) == [0.5]
+    assert jax.tree.structure(Some(width=4)) != jax.tree.structure(Some())
