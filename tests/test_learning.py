@@ -46,11 +46,11 @@ def learn(**changes):
     siac = SiAC(
         Spaces(1, environment.action_space),
         hidden=(16,),
-        actor_learning_rate=0.01,
+        actor_learning_rate=0.005,
         critic_learning_rate=0.01,
         entropy_coefficient=0.0,
     )
-    experiment = Experiment(environment, siac, Episodes(64), tasks=1, agents=1, topology="isolated")
+    experiment = Experiment(environment, siac, Episodes(256), tasks=1, agents=1, topology="isolated")
     experiment = replace(experiment, **changes)
     parts = build(experiment)
     population = initialise(parts.algorithm, parts.seeds, agents=experiment.agents)
@@ -60,10 +60,10 @@ def learn(**changes):
         parts.mixer,
         parts.tasks,
         parts.seeds,
-        jnp.asarray(300, jnp.int32),
+        jnp.asarray(600, jnp.int32),
         environment=environment,
         experience=parts.experience,
-        capacity=300,
+        capacity=600,
         block=parts.block,
     )
     params = jax.tree.map(lambda leaf: leaf[0], population.learner.params)
@@ -104,6 +104,6 @@ def test_isolated_agents_specialise():
 @pytest.mark.parametrize("weighting", ["transitions", "tasks"])
 def test_a_centralised_learner_finds_the_compromise_too(weighting):
     spaces = Spaces(1, Target().action_space)
-    siac = SiAC(spaces, hidden=(16,), actor_learning_rate=0.01, entropy_coefficient=0.0, weighting=weighting)
+    siac = SiAC(spaces, hidden=(16,), actor_learning_rate=0.005, entropy_coefficient=0.0, weighting=weighting)
     actions, _ = learn(tasks=3, agents=1, algorithm=siac)
     assert abs(float(actions[0]) - 1.0) < 0.2

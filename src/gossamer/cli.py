@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import io
 import itertools
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -115,8 +116,11 @@ def _sentence(box: str) -> str:
 
 
 def _flags(function: Any, config: Any, **options: Any) -> list[str]:
-    parser = tyro.extras.get_parser(function, config=config, **options)
-    return [flag for action in parser._actions for flag in action.option_strings]
+    """Every flag that the help text names; tyro offers no other list."""
+    text = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(text):
+        tyro.cli(function, args=["--help"], config=config, **options)
+    return re.findall(r"--[a-z][a-z-]*", text.getvalue())
 
 
 def _list(arguments: list[str]) -> None:

@@ -9,14 +9,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Status(NamedTuple):
-    """Where a run stands after a chunk of rounds."""
+    """Where a run stands after a chunk of rounds; the time left is unknown while only compiling was timed."""
 
     round: int
     rounds: int
     env_steps_per_second: float
     mean_return: float
     consensus_distance: float
-    seconds_left: float
+    seconds_left: float | None
 
 
 @runtime_checkable
@@ -62,21 +62,17 @@ class Lines:
         now = time.monotonic()
         if now >= self._next or status.round == status.rounds:
             self._next = now + self._seconds
-            minutes, seconds = divmod(round(status.seconds_left), 60)
-            print(
-                f"{self._label}  round {status.round}/{status.rounds}  {describe(status)}  "
-                f"{minutes}:{seconds:02d} left",
-                flush=True,
-            )
+            line = f"{self._label}  round {status.round}/{status.rounds}  {describe(status)}"
+            print(line + _time_left(status.seconds_left), flush=True)
 
 
 class Bar:
     """A bar with rounds, env-steps/s, mean return, consensus distance and time left."""
 
     def __init__(self, label: str, console: Console):
+        # All of it must fit 80 columns: rich cuts what does not, from the right.
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=8),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
@@ -84,6 +80,7 @@ class Bar:
         self._label, self._progress = label, Progress(*columns, console=console)
 
     def __enter__(self) -> "Bar":
+        self._progress.console.print(f"{self._label}  (distance: consensus distance)")
         self._progress.start()
         self._task = self._progress.add_task(self._label, total=None, text="compiling")
         return self
@@ -93,7 +90,7 @@ class Bar:
 
     def show(self, status: Status) -> None:
         """Move the bar."""
-        self._progress.update(self._task, total=status.rounds, completed=status.round, text=describe(status))
+        self._progress.update(self._task, total=status.rounds, completed=status.round, text=_short(status))
 
 
 def describe(status: Status) -> str:
@@ -107,6 +104,20 @@ def describe(status: Status) -> str:
         f"{status.env_steps_per_second / 1000:.1f}k env-steps/s  return {status.mean_return:.2f}  "
         f"consensus distance {status.consensus_distance:.3f}"
     )
+
+
+def _short(status: Status) -> str:
+    return (
+        f"{status.env_steps_per_second / 1000:.1f}k env-steps/s  return {status.mean_return:.1f}  "
+        f"distance {status.consensus_distance:.3f}"
+    )
+
+
+def _time_left(seconds: float | None) -> str:
+    if seconds is None:
+        return "  compiled"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"  {minutes}:{seconds:02d} left"
 
 
 def reporter(label: str) -> Reporter:

@@ -272,7 +272,7 @@ def _drive(
             _require_finite(record, parts, done, out)
             done += length
             pace.learn(length, elapsed)
-            reporter.show(_status(experiment, record, done, elapsed))
+            reporter.show(_status(experiment, record, done, elapsed, pace))
             if done == experiment.rounds or done % experiment.checkpoint_every == 0 or stop:
                 _save_all(logs, population, done)
             if stop and done < experiment.rounds:
@@ -287,12 +287,19 @@ class _Pace:
 
     def __init__(self) -> None:
         self.rounds = 1
+        self._seconds_per_round: float | None = None
         self._compiled = False
 
     def learn(self, rounds: int, seconds: float) -> None:
+        """Take note of a chunk; the first one compiles, and tells nothing of the others."""
         if self._compiled:
+            self._seconds_per_round = seconds / rounds
             self.rounds = max(1, min(_CAPACITY, int(rounds * _SECONDS_PER_CHUNK / seconds)))
         self._compiled = True
+
+    def seconds_left(self, rounds: int) -> float | None:
+        """How long some rounds will take, as far as is known."""
+        return None if self._seconds_per_round is None else rounds * self._seconds_per_round
 
 
 def _to_boundary(done: int, experiment: Experiment) -> int:
@@ -384,15 +391,14 @@ def _require_finite(record: RoundRecord, parts: Parts, done: int, out: Path) -> 
         )
 
 
-def _status(experiment: Experiment, record: RoundRecord, done: int, elapsed: float) -> Status:
-    length = len(record.finite)
+def _status(experiment: Experiment, record: RoundRecord, done: int, elapsed: float, pace: _Pace) -> Status:
     return Status(
         round=done,
         rounds=experiment.rounds,
         env_steps_per_second=float(record.agents.env_steps.sum()) / elapsed,
         mean_return=float(record.agents.episodic_return[-1].mean()),
         consensus_distance=float(record.consensus_distance[-1].mean()),
-        seconds_left=(experiment.rounds - done) * elapsed / length,
+        seconds_left=pace.seconds_left(experiment.rounds - done),
     )
 
 

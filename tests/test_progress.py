@@ -1,0 +1,46 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from gossamer.progress import Bar, Lines, Status, describe
+
+STATUS = Status(5, 300, 123456.0, -1234.5, 12.3456, 75.0)
+
+
+def test_the_bar_fits_eighty_columns():
+    output = io.StringIO()
+    bar = Bar("cartpole-balance-centralised", Console(file=output, width=80, force_terminal=True))
+    with bar:
+        bar.show(STATUS)
+    text = output.getvalue()
+    assert "…" not in text
+    for part in ("5/300", "123.5k env-steps/s", "return -1234.5", "distance 12.346"):
+        assert part in text
+
+
+def test_lines_are_few_and_the_last_is_never_left_out(capsys):
+    lines = Lines("label", seconds=3600)
+    with lines:
+        for number in range(1, 301):
+            lines.show(STATUS._replace(round=number))
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in shown] == ["1/300", "300/300"]
+    assert shown[0].endswith("1:15 left")
+
+
+def test_while_compiling_no_time_is_promised(capsys):
+    Lines("label").show(STATUS._replace(seconds_left=None))
+    assert capsys.readouterr().out.endswith("compiled\n")
+
+
+def test_describe_names_everything():
+    assert describe(STATUS) == "123.5k env-steps/s  return -1234.50  consensus distance 12.346"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch, terminal):
+    from gossamer import progress
+
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: terminal)
+    assert isinstance(progress.reporter("label"), Bar if terminal else Lines)
