@@ -31,6 +31,7 @@ from gossamer.mixing import mix
 from gossamer.recipes import pendulum
 from gossamer.runtimes.vectorised import Population, initialise, run_chunk
 from gossamer.topologies import erdos_renyi, star
+from gossamer.train import Totals, record_rows
 
 REPEATS = 5
 
@@ -147,13 +148,19 @@ def combining_share() -> dict[str, float]:
     return {"seconds_per_round": whole, "seconds_combining": combining, "share": combining / whole}
 
 
+def run_and_record(trainer: Trainer, rounds: int) -> None:
+    """Rounds, and their lines of ``metrics.jsonl``."""
+    record = jax.tree.map(lambda rows: rows[:, 0], trainer.run(rounds))
+    json.dumps(record_rows(trainer.parts, record, 0, Totals(), elapsed=1.0))
+
+
 def scaling(sizes: tuple[int, ...]) -> list[dict[str, float]]:
-    """Cost per agent and round of ring populations (pendulum, E = 1, 2×16), records brought to the host included."""
+    """Cost per agent and round of ring populations (pendulum, E = 1, 2×16), records and metrics included."""
     rows = []
     for agents in sizes:
         trainer = Trainer(agents, 16, 1, tasks=1)
         rounds = max(1, 1000 // agents)
-        seconds = median_seconds(lambda trainer=trainer, rounds=rounds: trainer.run(rounds)) / rounds
+        seconds = median_seconds(partial(run_and_record, trainer, rounds)) / rounds
         rows.append({"agents": agents, "microseconds_per_agent_and_round": 1e6 * seconds / agents})
     for row in rows:
         base = rows[0]["microseconds_per_agent_and_round"]
@@ -175,7 +182,7 @@ def combining_memory(agents: int = 10_000, parameters: int = 1_000) -> list[dict
             {
                 "topology": topology.name,
                 "form": type(mixer).__name__,
-                "temporary_MiB": analysis.temp_size_in_bytes if analysis else float("nan") / 2**20,
+                "temporary_MiB": (analysis.temp_size_in_bytes if analysis else float("nan")) / 2**20,
                 "messages_MiB": tree_bytes(messages) / 2**20,
                 "dense_matrix_MiB": agents * agents * 4 / 2**20,
                 "milliseconds": 1e3 * median_seconds(partial(compiled, mixer, messages, 0)),

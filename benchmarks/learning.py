@@ -55,8 +55,10 @@ def complete(label: str, experiment: Experiment, run: Path) -> Path:
     """Train a variant, or go on where an earlier call stopped."""
     if not (run / "config.json").exists():
         return train(experiment, run, Lines(label, seconds=20))
-    longer = max(experiment.rounds, load_experiment(run).rounds)
-    return resume(run, longer, Lines(label, seconds=20))
+    begun = load_experiment(run)
+    if replace(begun, rounds=experiment.rounds) != experiment:
+        raise SystemExit(f"{run} was begun with other choices; move it away, or choose another --runs")
+    return resume(run, max(experiment.rounds, begun.rounds), Lines(label, seconds=20))
 
 
 def export(run: Path, path: Path) -> None:

@@ -19,6 +19,7 @@ def fake_run(folder, returns, agents=25, topology="ring", seeds=1):
         "agents": agents,
         "tasks": 25,
         "topology": topology,
+        "seed": 9,
         "seeds": seeds,
         "algorithm": {"class": "gossamer.algorithms.siac:SiAC"},
     }
@@ -87,7 +88,9 @@ def test_plot_refuses(tmp_path):
         plot([run], tmp_path / "x.png", labels=["a", "b"])
     with pytest.raises(InputError, match="no run was given"):
         plot([], tmp_path / "x.png")
-    with pytest.raises(InputError, match=r"x\.nonsense cannot be written"):
+    with pytest.raises(
+        InputError, match=r"x\.nonsense is no path of a picture; its ending must be one of \.png"
+    ):
         plot([run], tmp_path / "x.nonsense")
     (run / "metrics.jsonl").write_text("")
     with pytest.raises(InputError, match="has not finished a round yet"):
@@ -115,6 +118,28 @@ def test_every_topology_is_described_and_drawn(name, tmp_path):
     assert facts["rows sum to one"] == facts["columns sum to one"] == "yes"
     assert facts["strongly connected"] == ("no" if name == "isolated" else "yes")
     assert draw(topology, tmp_path / "topology.png").stat().st_size > 1000
+
+
+def test_equal_labels_are_told_apart(tmp_path):
+    runs = [fake_run(tmp_path / name, [1.0, 2.0]) for name in ("first", "second")]
+    picture = plot(runs, tmp_path / "curves.svg").read_text()
+    assert "<!-- Diff-SiAC (25 agents, ring), first -->" in picture
+    assert "<!-- Diff-SiAC (25 agents, ring), second -->" in picture
+    assert "#0072b2" in picture
+    assert "#cc79a7" in picture
+
+
+def test_a_picture_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"x\.png cannot be written"):
+        plot([fake_run(tmp_path / "a", [1.0, 2.0])], tmp_path / "file" / "x.png")
+
+
+@pytest.mark.parametrize("config", [{}, {"experiment": 3}, {"experiment": {"agents": 1}}])
+def test_a_configuration_without_an_experiment_is_refused(tmp_path, config):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"config\.json describes no experiment"):
+        read_curve(tmp_path)
 
 
 def test_too_many_agents_for_a_picture(tmp_path):

@@ -133,6 +133,8 @@ BAD = [
     (("evaluate", "no/such/run"), "no/such/run is not a run folder"),
     (("plot",), "runs|no run was given"),
     (("plot", "no/such/run"), "no/such/run is not a run folder"),
+    (("topology", "ring", "--out", "x.gif"), "x.gif is no path of a picture"),
+    (("train", "--resume"), "resume"),
     (("topology", "ring", "--agents", "0"), "agents is 0; it must be at least 1"),
     (("evaluate",), "run|RUN"),
 ]

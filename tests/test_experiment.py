@@ -63,6 +63,7 @@ def test_the_shape_of_the_population_is_known_beforehand():
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"seed": 2**31}, "seed is 2147483648; with 1 seeds it must be below"),
         ({"block": 0}, "block is 0; it must be at least 1"),
+        ({"checkpoint_every": 0}, "checkpoint_every is 0; it must be at least 1"),
         ({"agents": 4}, "25 tasks cannot be dealt evenly to 4 agents; 1, 5, 25 or a multiple"),
         ({"topology": "rong"}, "'rong' is not a topology.*did you mean ring"),
         ({"topology": "hypercube"}, "hypercube"),
@@ -87,6 +88,22 @@ def test_refuses_a_matrix_that_is_not_stochastic(tmp_path):
     path.write_text("\n".join(["0.5 0.4 0 0 0", "1 0 0 0 0", "0 0 1 0 0", "0 0 0 1 0", "0 0 0 0 1"]))
     with pytest.raises(InputError, match=r"row 0 sums to 0\.9"):
         build(small_experiment(weights=str(path)))
+
+
+def test_refuses_weights_that_leave_agents_apart(tmp_path):
+    path = tmp_path / "weights.txt"
+    path.write_text("\n".join(" ".join("1" if i == j else "0" for j in range(5)) for i in range(5)))
+    with pytest.raises(
+        InputError, match="the weights leave the 5 agents of ring in parts that never hear each other"
+    ):
+        build(small_experiment(weights=str(path)))
+    build(small_experiment(weights=str(path), topology="isolated"))
+
+
+def test_a_rule_is_not_shadowed_by_a_file_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "uniform").write_text("nonsense")
+    build(small_experiment(weights="uniform"))
 
 
 def test_refuses_what_memory_cannot_hold():

@@ -21,7 +21,7 @@ from gossamer.errors import InputError
 from gossamer.experiment import build, population_shape
 from gossamer.progress import Status
 from gossamer.records import read_config, read_metrics
-from gossamer.train import load_experiment, run_folders
+from gossamer.train import load_experiment, restore_population, run_folders
 from small import small_experiment
 
 
@@ -87,10 +87,69 @@ def test_rows_after_the_newest_checkpoint_are_run_again(straight, tmp_path):
 
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(straight, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(straight, run)
-    shutil.rmtree(run / "checkpoints")
+    run.mkdir()
+    shutil.copy(straight / "config.json", run)
     resume(run)
     assert_same_run(straight, run, small_experiment(rounds=40))
+
+
+def test_a_run_that_lost_its_checkpoints_is_refused_and_untouched(straight, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    shutil.rmtree(run / "checkpoints")
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match="has metrics and no checkpoint; restore its checkpoints"):
+        resume(run)
+    assert (run / "metrics.jsonl").read_bytes() == before
+    with pytest.raises(InputError, match="has metrics and no checkpoint"):
+        restore_population(run)
+
+
+def test_seeds_that_a_kill_left_without_a_folder_are_made_at_resume(tmp_path):
+    experiment = small_experiment(seeds=2, rounds=2)
+    run = train(experiment, tmp_path / "run")
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    shutil.copy(run / "config.json", cut)
+    resume(cut)
+    for ours, theirs in zip(run_folders(cut), run_folders(run), strict=True):
+        assert_same_run(ours, theirs, small_experiment(rounds=2))
+
+
+def test_a_graph_that_changed_is_refused_and_one_is_found_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "edges.txt"
+    path.write_text("0 1\n1 2\n2 3\n3 4\n")
+    run = train(small_experiment(rounds=2, topology="edges.txt"), tmp_path / "run")
+    monkeypatch.chdir("/")
+    resume(run, rounds=4)
+    assert load_experiment(run).rounds == 4
+    path.write_text("0 1\n1 2\n2 3\n3 4\n4 0\n")
+    with pytest.raises(InputError, match=r"the weights are not those that .* began with"):
+        resume(run, rounds=6)
+
+
+def test_another_generator_of_random_numbers_is_refused(straight, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    config = read_config(run)
+    config["provenance"]["prng"] = "rbg"
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"the random numbers are threefry2x32; .* began with rbg"):
+        resume(run)
+
+
+def test_a_configuration_that_a_person_changed_is_refused(straight, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    config = read_config(straight)
+    config["experiment"]["rounds"] = 0
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="rounds is 0; it must be at least 1"):
+        load_experiment(run)
+    (run / "config.json").write_text(json.dumps({"experiment": [1]}))
+    with pytest.raises(InputError, match=r"config\.json describes no experiment|must be"):
+        load_experiment(run)
 
 
 def test_a_damaged_newest_checkpoint_is_warned_of_and_the_one_before_used(straight, tmp_path):
@@ -175,7 +234,10 @@ def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     bad = jax.tree.map(lambda leaf: leaf.at[2].set(jnp.nan), saved.state.params.critic)
     state = saved.state._replace(params=saved.state.params._replace(critic=bad))
     checkpoints.save(run / "checkpoints", replace(saved, state=state))
-    with pytest.raises(NonFiniteParameters, match=r"agent 2 of seed 0 has parameters .* in round 3"):
+    with pytest.raises(
+        NonFiniteParameters,
+        match=r"agent 2 of seed 0 has parameters .* in round 3; .* checkpoint of round 2 in",
+    ):
         resume(run, rounds=10)
     assert checkpoints.rounds(run / "checkpoints") == [1, 2]
     assert len(read_metrics(run / "metrics.jsonl")) == 2

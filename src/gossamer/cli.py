@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _exit(2, str(error))
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        _exit(1, str(error))
     except KeyboardInterrupt:
         _exit(130, "interrupted")
     except Exception as error:
@@ -112,7 +114,8 @@ def _sentence(box: str) -> str:
     """What tyro says in a box, as one line: the text above the box's first rule."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     text = itertools.takewhile(lambda line: not line.startswith(("─", "╰")), lines)
-    return " ".join(line for line in text if line)
+    # Which dataclass a bad field stands in is our affair.
+    return re.sub(r"^Error parsing (?!-)[\w.]+: ", "", " ".join(line for line in text if line))
 
 
 def _flags(function: Any, config: Any, **options: Any) -> list[str]:
@@ -120,7 +123,7 @@ def _flags(function: Any, config: Any, **options: Any) -> list[str]:
     text = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(text):
         tyro.cli(function, args=["--help"], config=config, **options)
-    return re.findall(r"--[a-z][a-z-]*", text.getvalue())
+    return sorted(set(re.findall(r"--[a-z][a-z-]*", text.getvalue())))
 
 
 def _list(arguments: list[str]) -> None:
@@ -274,7 +277,8 @@ def _topology(arguments: list[str]) -> None:
         """The picture (png, pdf or svg); by default topology-NAME-AGENTS.png here."""
 
     options = _parse(Options, arguments, "topology")
-    from gossamer.analysis.graphs import describe, draw
+    from gossamer.analysis.graphs import MOST_DRAWN, describe, draw
+    from gossamer.analysis.pictures import check_format
     from gossamer.experiment import weigh_by
     from gossamer.topologies import named
 
@@ -282,8 +286,12 @@ def _topology(arguments: list[str]) -> None:
     weights = weigh_by(options.weights, topology)
     stem = Path(options.name.partition(":")[0]).stem
     out = options.out or Path(f"topology-{stem}-{options.agents}.png")
+    check_format(out)
     for name, value in describe(topology, weights).items():
         print(f"{name:<34} {value}")
+    if topology.agents > MOST_DRAWN:
+        print(f"no picture: more than {MOST_DRAWN} agents")
+        return
     print(draw(topology, out))
 
 

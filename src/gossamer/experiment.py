@@ -19,7 +19,7 @@ from gossamer.algorithms.siac import SiAC
 from gossamer.environments import Environment, TaskSet
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.experience.device import Episodes
-from gossamer.mixing import Mixer, named_rule, plan, read_matrix, weigh
+from gossamer.mixing import RULES, Mixer, is_strongly_connected, named_rule, plan, read_matrix, weigh
 from gossamer.runtimes.vectorised import InitialParameters, Population, initialise
 from gossamer.topologies import Topology, named, require_connected
 from gossamer.types import Spaces
@@ -63,6 +63,7 @@ class Experiment:
     """Agents that act and adapt at once, the others waiting their turn; by default what suits the cache."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name in ("tasks", "agents", "copies", "rounds", "seeds", "checkpoint_every"):
             require_at_least(name, getattr(self, name), 1)
         if not isinstance(self.environment, Environment):
@@ -75,6 +76,17 @@ class Experiment:
                 f"seed is {self.seed}; with {self.seeds} seeds it must be below {2**31 - self.seeds}"
             )
         require_choice("initial_parameters", self.initial_parameters, ("independent", "shared"))
+
+    def _check_types(self) -> None:
+        """A configuration may come from a file that a person changed."""
+        counts = ("tasks", "agents", "copies", "rounds", "seed", "seeds", "checkpoint_every")
+        for name in (*counts, *(("block",) if self.block is not None else ())):
+            if type(getattr(self, name)) is not int:
+                raise InputError(f"{name} is {getattr(self, name)!r}; it must be a whole number")
+        kinds = {"topology": str, "weights": str, "experience": Episodes, "algorithm": SiAC}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise InputError(f"{name} is {getattr(self, name)!r:.60}; it must be of type {kind.__name__}")
 
 
 class Parts(NamedTuple):
@@ -112,6 +124,7 @@ def build(experiment: Experiment) -> Parts:
     topology = named(experiment.topology, experiment.agents)
     require_connected(topology)
     weights = weigh_by(experiment.weights, topology)
+    _require_mixing(topology, weights)
     spaces = Spaces(environment.observation_size, environment.action_space)
     algorithm = replace(experiment.algorithm, spaces=spaces)
     _require_memory(population_shape(algorithm, experiment))
@@ -141,7 +154,7 @@ def weigh_by(spec: str, topology: Topology) -> tuple[csr_array, ...]:
         >>> weigh_by("uniform", named("ring", agents=3))[0].toarray().round(2).tolist()
         [[0.33, 0.33, 0.33], [0.33, 0.33, 0.33], [0.33, 0.33, 0.33]]
     """
-    if Path(spec).is_file():
+    if spec.partition(":")[0] not in RULES and Path(spec).is_file():
         return read_matrix(spec, topology)
     return weigh(topology, named_rule(spec))
 
@@ -163,6 +176,15 @@ def population_shape(algorithm: SiAC, experiment: Experiment) -> Population:
 def tree_bytes(tree: Any) -> int:
     """Bytes that the leaves of a tree of arrays or shapes take."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _require_mixing(topology: Topology, weights: tuple[csr_array, ...]) -> None:
+    """Refuse weights under which news of some agent never reaches another, unless nobody is to talk at all."""
+    if not topology.name.startswith("isolated") and not is_strongly_connected(sum(weights)):
+        raise InputError(
+            f"the weights leave the {topology.agents} agents of {topology.name} in parts that never hear each "
+            "other; give weights above 0 along a path between any two, or choose the topology isolated"
+        )
 
 
 def _require_memory(population: Population) -> None:

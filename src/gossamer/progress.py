@@ -1,5 +1,6 @@
 """What a person sees of long work: a bar on a terminal, plain lines elsewhere. It reads records, never a run."""
 
+import contextlib
 import sys
 import time
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -63,7 +64,9 @@ class Lines:
         if now >= self._next or status.round == status.rounds:
             self._next = now + self._seconds
             line = f"{self._label}  round {status.round}/{status.rounds}  {describe(status)}"
-            print(line + _time_left(status.seconds_left), flush=True)
+            # Nobody reading any more (``| head``) is no reason to lose a run.
+            with contextlib.suppress(BrokenPipeError):
+                print(line + _time_left(status.seconds_left), flush=True)
 
 
 class Bar:
@@ -90,7 +93,10 @@ class Bar:
 
     def show(self, status: Status) -> None:
         """Move the bar."""
-        self._progress.update(self._task, total=status.rounds, completed=status.round, text=_short(status))
+        if self._progress.tasks[0].total is None:
+            # Rounds that a resumed run had behind it are no measure of its speed.
+            self._progress.reset(self._task, total=status.rounds, completed=status.round)
+        self._progress.update(self._task, completed=status.round, text=_short(status))
 
 
 def describe(status: Status) -> str:

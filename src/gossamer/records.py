@@ -265,7 +265,10 @@ class EventLog:
 
         # The writer names its file by the second and overwrites; the count keeps names distinct and in order.
         count = len(list(folder.glob("events.out.tfevents.*")))
-        self._writer = EventsWriter(str(folder / "events"), f".{count:04d}")
+        try:
+            self._writer = EventsWriter(str(folder / "events"), f".{count:04d}")
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         # Protobuf makes its classes at import, out of the type checker's sight.
         self._event: Any = importlib.import_module("tensorboardX.proto.event_pb2").Event
         if purge_step is not None:

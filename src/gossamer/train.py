@@ -4,10 +4,12 @@ It drives a runtime and writes run folders. What is learned, and how agents talk
 run is shown to a person is the reporter's.
 """
 
+import hashlib
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ from gossamer import checkpoints
 from gossamer.checkpoints import Checkpoint
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, Parts, build, population_shape
+from gossamer.mixing import RULES
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.records import (
     EventLog,
@@ -27,11 +30,13 @@ from gossamer.records import (
     create_run,
     provenance,
     read_config,
+    read_metrics,
     replace_config,
     summarise,
 )
 from gossamer.runtimes.vectorised import Population, RoundRecord, initialise, run_chunk
 from gossamer.serialization import from_data, to_data
+from gossamer.topologies import NAMES
 
 _CAPACITY = 64
 _SECONDS_PER_CHUNK = 1.0
@@ -72,16 +77,11 @@ def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -
         ...     sorted(path.name for path in train(small, Path(folder) / "run").iterdir())[:2]
         ['checkpoints', 'config.json']
     """
+    experiment = _with_absolute_paths(experiment)
     parts = build(experiment)
-    folders = _create(experiment, out)
-    population = initialise(
-        parts.algorithm,
-        parts.seeds,
-        agents=experiment.agents,
-        initial_parameters=experiment.initial_parameters,
-    )
-    with _open_all(folders, [_Totals()] * len(folders), offsets=None) as logs:
-        _drive(experiment, parts, population, logs, out, reporter or Silent())
+    with _stop_requests() as stop:
+        create_run(out, _config(experiment, parts))
+        _start(experiment, parts, out, reporter or Silent(), stop)
     return out
 
 
@@ -101,19 +101,24 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
         Interrupted, NonFiniteParameters: as ``train``.
     """
     experiment = load_experiment(run)
-    folders = run_folders(run)
     if rounds is not None:
         experiment = replace(experiment, rounds=rounds)
     parts = build(experiment)
-    population, totals, offsets = _restore(experiment, parts, folders)
-    if experiment.rounds < int(population.round):
-        raise InputError(
-            f"rounds is {experiment.rounds}; {run} has already run {int(population.round)}, which is the least"
-        )
-    if rounds is not None:
-        _extend(run, folders, rounds)
-    with _open_all(folders, totals, offsets) as logs:
-        _drive(experiment, parts, population, logs, run, reporter or Silent())
+    _require_same_streams(run, parts)
+    folders = run_folders(run)
+    with _stop_requests() as stop:
+        if not _has_begun(folders):
+            _start(experiment, parts, run, reporter or Silent(), stop)
+            return run
+        restored = _restore(experiment, parts, folders)
+        if experiment.rounds < restored.done:
+            raise InputError(
+                f"rounds is {experiment.rounds}; {run} has already run {restored.done}, which is the least"
+            )
+        with _open_all(folders, restored.totals, restored.offsets) as logs:
+            if rounds is not None:
+                _extend({run, *folders}, rounds)
+            _drive(experiment, parts, restored.population, logs, run, reporter or Silent(), stop)
     return run
 
 
@@ -123,7 +128,12 @@ def load_experiment(run: Path) -> Experiment:
     Raises:
         InputError: the folder holds no run, or one that this version cannot read.
     """
-    experiment = from_data(read_config(run).get("experiment"))
+    try:
+        experiment = from_data(read_config(run).get("experiment"))
+    except (AttributeError, TypeError) as error:
+        raise InputError(
+            f"{run / 'config.json'} was changed and cannot be read ({error}); restore it"
+        ) from error
     if not isinstance(experiment, Experiment):
         raise InputError(
             f"{run / 'config.json'} describes no experiment; it must be the file that a run wrote"
@@ -147,26 +157,39 @@ def restore_population(run: Path) -> tuple[Experiment, Parts, Population]:
     """A run's experiment, its parts, and its population ``[seed, agent, ...]`` at the newest checkpoint."""
     experiment = load_experiment(run)
     parts = build(experiment)
-    population, _, _ = _restore(experiment, parts, run_folders(run))
-    return experiment, parts, population
+    folders = run_folders(run)
+    if not _has_begun(folders):
+        raise InputError(f"{run} holds no checkpoint yet; wait until its first one is written")
+    return experiment, parts, _restore(experiment, parts, folders).population
 
 
-class _Totals(NamedTuple):
+class Totals(NamedTuple):
     """What a run has used so far."""
 
     env_steps: int = 0
     seconds: float = 0.0
 
 
+class _Restored(NamedTuple):
+    """Where a run stands on disk: its state, and for each seed what it has used and how long its metrics were."""
+
+    population: Population
+    totals: list[Totals]
+    offsets: list[int]
+
+    @property
+    def done(self) -> int:
+        return int(self.population.round)
+
+
 class _Logs:
     """One seed's folder while it is written to."""
 
-    def __init__(self, folder: Path, totals: _Totals, offset: int | None):
+    def __init__(self, folder: Path, totals: Totals, offset: int):
         self.folder, self.totals = folder, totals
+        self._events = EventLog(folder, purge_step=totals.env_steps + 1 if offset else None)
         self.metrics = MetricsLog(folder / "metrics.jsonl")
-        if offset is not None:
-            self.metrics.truncate(offset)
-        self._events = EventLog(folder, None if offset is None else totals.env_steps + 1)
+        self.metrics.truncate(offset)
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         if not rows:
@@ -175,7 +198,7 @@ class _Logs:
         for row in rows:
             self._events.write(row["env_steps"], _scalars(row))
         self._events.flush()
-        self.totals = _Totals(rows[-1]["env_steps"], rows[-1]["time"]["seconds"])
+        self.totals = Totals(rows[-1]["env_steps"], rows[-1]["time"]["seconds"])
 
     def save(self, number: int, state: Any) -> None:
         self.metrics.sync()
@@ -195,61 +218,121 @@ def _seed_folder(out: Path, seed: int) -> Path:
     return out / f"seed-{seed}"
 
 
-def _create(experiment: Experiment, out: Path) -> list[Path]:
-    def config(each: Experiment) -> dict[str, Any]:
-        return {"experiment": to_data(each), "provenance": provenance()}
+def _config(experiment: Experiment, parts: Parts) -> dict[str, Any]:
+    return {"experiment": to_data(experiment), "weights_digest": _digest(parts), "provenance": provenance()}
 
-    create_run(out, config(experiment))
+
+def _digest(parts: Parts) -> str:
+    """What tells whether a graph or a weight file has changed since a run began."""
+    digest = hashlib.sha256()
+    for phase in parts.weights:
+        for array in (phase.indptr, phase.indices, phase.data.round(12)):
+            digest.update(np.ascontiguousarray(array.astype(np.float64)).tobytes())
+    return digest.hexdigest()
+
+
+def _with_absolute_paths(experiment: Experiment) -> Experiment:
+    """So that a run can be resumed from another directory."""
+    files = {
+        name: str(Path(getattr(experiment, name)).absolute())
+        for name in ("topology", "weights")
+        if Path(getattr(experiment, name)).is_file() and getattr(experiment, name) not in (*NAMES, *RULES)
+    }
+    return replace(experiment, **files)
+
+
+def _require_same_streams(run: Path, parts: Parts) -> None:
+    """Refuse to go on with other weights or another generator of random numbers than the run began with."""
+    config = read_config(run)
+    if config.get("weights_digest") != _digest(parts):
+        raise InputError(
+            f"the weights are not those that {run} began with; restore the file they were read from"
+        )
+    began, now = config.get("provenance", {}).get("prng"), provenance()["prng"]
+    if began != now:
+        raise InputError(
+            f"the random numbers are {now}; {run} began with {began}, set JAX_DEFAULT_PRNG_IMPL so"
+        )
+
+
+def _has_begun(folders: list[Path]) -> bool:
+    """Whether there is anything to go on from; a run killed while it was set up has no round and no checkpoint."""
+    for folder in folders:
+        metrics = folder / "metrics.jsonl"
+        if checkpoints.rounds(folder / "checkpoints"):
+            continue
+        if metrics.exists() and read_metrics(metrics):
+            raise InputError(
+                f"{folder} has metrics and no checkpoint; restore its checkpoints or start a new run"
+            )
+        return False
+    return True
+
+
+def _start(experiment: Experiment, parts: Parts, out: Path, reporter: Reporter, stop: "_Stop") -> None:
+    """From the initial population, which is the first checkpoint."""
+    folders = _make_seed_folders(experiment, parts, out)
+    population = initialise(
+        parts.algorithm,
+        parts.seeds,
+        agents=experiment.agents,
+        initial_parameters=experiment.initial_parameters,
+    )
+    with _open_all(folders, [Totals()] * len(folders), [0] * len(folders)) as logs:
+        _save_all(logs, population, 0)
+        _drive(experiment, parts, population, logs, out, reporter, stop)
+
+
+def _make_seed_folders(experiment: Experiment, parts: Parts, out: Path) -> list[Path]:
+    """The folders of the seeds; those that an interrupted call made already are left as they are."""
     if experiment.seeds == 1:
         return [out]
-    singles = [replace(experiment, seed=seed, seeds=1) for seed in _seeds(experiment)]
-    return [create_run(_seed_folder(out, single.seed), config(single)) for single in singles]
+    config = _config(experiment, parts)
+    for seed in _seeds(experiment):
+        single = to_data(replace(experiment, seed=seed, seeds=1))
+        if not (_seed_folder(out, seed) / "config.json").exists():
+            create_run(_seed_folder(out, seed), {**config, "experiment": single})
+    return [_seed_folder(out, seed) for seed in _seeds(experiment)]
 
 
-def _extend(run: Path, folders: list[Path], rounds: int) -> None:
-    for folder in {run, *folders}:
+def _extend(folders: set[Path], rounds: int) -> None:
+    for folder in folders:
         config = read_config(folder)
         config["experiment"] = to_data(replace(load_experiment(folder), rounds=rounds))
         replace_config(folder, config)
 
 
 @contextmanager
-def _open_all(folders: list[Path], totals: list[_Totals], offsets: list[int] | None) -> Iterator[list[_Logs]]:
-    each_offset = offsets or [None] * len(folders)
-    logs = [_Logs(*each) for each in zip(folders, totals, each_offset, strict=True)]
-    try:
+def _open_all(folders: list[Path], totals: list[Totals], offsets: list[int]) -> Iterator[list[_Logs]]:
+    with ExitStack() as stack:
+        logs = []
+        for folder, total, offset in zip(folders, totals, offsets, strict=True):
+            logs.append(_Logs(folder, total, offset))
+            stack.callback(logs[-1].close)
         yield logs
-    finally:
-        for log in logs:
-            log.close()
 
 
-def _restore(
-    experiment: Experiment, parts: Parts, folders: list[Path]
-) -> tuple[Population, list[_Totals], list[int]]:
-    """The newest state that every seed has; the initial one if the run was killed before its first checkpoint."""
+def _restore(experiment: Experiment, parts: Parts, folders: list[Path]) -> _Restored:
+    """The newest state that every seed has."""
     shape = population_shape(parts.algorithm, experiment)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shape.learner)
     stores = [folder / "checkpoints" for folder in folders]
-    if not all(checkpoints.rounds(store) for store in stores):
-        start = initialise(
-            parts.algorithm,
-            parts.seeds,
-            agents=experiment.agents,
-            initial_parameters=experiment.initial_parameters,
-        )
-        return start, [_Totals()] * len(folders), [0] * len(folders)
     saved = [checkpoints.restore_newest(store, like) for store in stores]
     # A kill between two seeds' saves leaves some of them one checkpoint ahead.
     common = min(each.round for each in saved)
+    if any(common not in checkpoints.rounds(store) for store in stores):
+        raise InputError(
+            f"the seeds in {folders[0].parent} stand at rounds {', '.join(str(each.round) for each in saved)} and "
+            "share no checkpoint; resume those that are behind, each by its own folder"
+        )
     saved = [
         each if each.round == common else checkpoints.restore(store, common, like)
         for each, store in zip(saved, stores, strict=True)
     ]
     learner = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(each.state for each in saved))
-    totals = [_Totals(each.metadata["env_steps"], each.metadata["seconds"]) for each in saved]
+    totals = [Totals(each.metadata["env_steps"], each.metadata["seconds"]) for each in saved]
     offsets = [each.metadata["metrics_offset"] for each in saved]
-    return Population(learner, jnp.asarray(common, jnp.int32)), totals, offsets
+    return _Restored(Population(learner, jnp.asarray(common, jnp.int32)), totals, offsets)
 
 
 def _drive(
@@ -259,23 +342,25 @@ def _drive(
     logs: list[_Logs],
     out: Path,
     reporter: Reporter,
+    stop: "_Stop",
 ) -> None:
     """The loop: a chunk on the device, its rows to the logs, a checkpoint where one is due."""
     done, pace = int(population.round), _Pace()
-    with reporter, _stop_requests() as stop:
+    with reporter:
         while done < experiment.rounds:
             length = min(pace.rounds, _to_boundary(done, experiment))
             started = time.perf_counter()
             population, record = _run(parts, population, length)
             elapsed = time.perf_counter() - started
             _write_rows(parts, logs, record, done, elapsed)
-            _require_finite(record, parts, done, out)
+            _require_finite(record, parts, done, logs)
             done += length
             pace.learn(length, elapsed)
             reporter.show(_status(experiment, record, done, elapsed, pace))
-            if done == experiment.rounds or done % experiment.checkpoint_every == 0 or stop:
+            stopping = bool(stop)
+            if done == experiment.rounds or done % experiment.checkpoint_every == 0 or stopping:
                 _save_all(logs, population, done)
-            if stop and done < experiment.rounds:
+            if stopping and done < experiment.rounds:
                 raise Interrupted(
                     f"stopped after round {done} of {experiment.rounds}, everything saved; "
                     f"go on with: gossamer train --resume {out}"
@@ -325,18 +410,30 @@ def _run(parts: Parts, population: Population, length: int) -> tuple[Population,
 
 
 def _write_rows(parts: Parts, logs: list[_Logs], record: RoundRecord, done: int, elapsed: float) -> None:
-    """The rows of a chunk, up to the round in which something stopped being finite."""
-    length = len(record.finite)
     for index, log in enumerate(logs):
-        good = int(np.argmin(np.append(record.finite[:, index].all(-1), False)))
-        totals, rows = log.totals, []
-        for number in range(good):
-            one = _at(record, (number, index))
-            totals = _Totals(
-                totals.env_steps + int(one.agents.env_steps.sum()), totals.seconds + elapsed / length
-            )
-            rows.append(_row(parts, one, done + number + 1, totals, length / elapsed))
-        log.append(rows)
+        log.append(record_rows(parts, _at(record, (slice(None), index)), done, log.totals, elapsed))
+
+
+def record_rows(
+    parts: Parts, record: RoundRecord, done: int, totals: Totals, elapsed: float
+) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl`` for a chunk of one seed, up to a round in which something was not finite.
+
+    Args:
+        parts: what the run is made of.
+        record: the seed's records, with a leading ``round`` axis.
+        done: rounds before the chunk.
+        totals: what the run had used before the chunk.
+        elapsed: seconds that the chunk took.
+    """
+    length = len(record.finite)
+    good = int(np.argmin(np.append(record.finite.all(-1), False)))
+    rows = []
+    for index in range(good):
+        one = _at(record, index)
+        totals = Totals(totals.env_steps + int(one.agents.env_steps.sum()), totals.seconds + elapsed / length)
+        rows.append(_row(parts, one, done + index + 1, totals, length / elapsed))
+    return rows
 
 
 def _at(record: Any, index: Any) -> Any:
@@ -345,7 +442,7 @@ def _at(record: Any, index: Any) -> Any:
 
 
 def _row(
-    parts: Parts, record: RoundRecord, number: int, totals: _Totals, rounds_per_second: float
+    parts: Parts, record: RoundRecord, number: int, totals: Totals, rounds_per_second: float
 ) -> dict[str, Any]:
     """One line of ``metrics.jsonl``: one seed's round. Everything that a clock measured is under ``time``."""
     agents, returns = record.agents, np.asarray(record.agents.episodic_return)
@@ -380,13 +477,15 @@ def _scalars(row: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _require_finite(record: RoundRecord, parts: Parts, done: int, out: Path) -> None:
+def _require_finite(record: RoundRecord, parts: Parts, done: int, logs: list[_Logs]) -> None:
     bad = np.argwhere(~record.finite)
     if len(bad):
         number, seed, agent = bad[0]
+        folder = logs[seed].folder
+        kept = checkpoints.rounds(folder / "checkpoints")[-1]
         raise NonFiniteParameters(
             f"agent {agent} of seed {int(parts.seeds[seed])} has parameters that are not finite in round "
-            f"{done + number + 1}; the run stopped and the last checkpoint in {out} is kept "
+            f"{done + number + 1}; the run stopped and the checkpoint of round {kept} in {folder} is kept "
             "(a lower learning rate may help)"
         )
 
@@ -425,6 +524,7 @@ def _stop_requests() -> Iterator[_Stop]:
     def request(number: int, _frame: object) -> None:
         stop.requested = True
         signal.signal(number, previous[number])
+        print("stopping after the rounds in hand; once more stops at once, unsaved", file=sys.stderr)
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):

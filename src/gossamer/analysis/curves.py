@@ -1,5 +1,6 @@
 """Learning curves of one or several runs as a picture. It reads run folders and knows nothing of what made them."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gossamer.analysis.pictures import check_format, save_picture
 from gossamer.analysis.statistics import bootstrap_interval
 from gossamer.errors import InputError, require_choice
 from gossamer.records import read_config, read_metrics
@@ -63,15 +65,10 @@ def plot(
     if labels is not None and len(labels) != len(runs):
         raise InputError(f"{len(labels)} labels were given for {len(runs)} runs; give one for each, or none")
     curves = [read_curve(run, abscissa) for run in runs]
+    check_format(out)
     if labels is not None:
         curves = [curve._replace(label=label) for curve, label in zip(curves, labels, strict=True)]
-    figure = _draw(curves, abscissa, title)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(out)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{out} cannot be written ({error}); choose another --out") from error
-    return out
+    return save_picture(_draw(_distinct(curves, runs), abscissa, title), out)
 
 
 def read_curve(run: Path, abscissa: Abscissa = "env_steps") -> Curve:
@@ -80,14 +77,12 @@ def read_curve(run: Path, abscissa: Abscissa = "env_steps") -> Curve:
     Raises:
         InputError: the folder holds no run, or one without a finished round.
     """
-    experiment = read_config(run)["experiment"]
-    folders = [run] if experiment["seeds"] == 1 else sorted(run.glob("seed-*"), key=_seed_number)
+    label, kind, folders = _describe(run)
     seeds = [_read_rows(folder) for folder in folders]
     key = "round" if abscissa == "rounds" else "env_steps"
     end = min(rows[-1][key] for rows in seeds)
     start = max(rows[0][key] for rows in seeds)
     x = np.linspace(start, end, min(_POINTS, len(seeds[0])))
-    label, kind = _describe(experiment)
 
     def on_grid(name: str, window: int) -> np.ndarray:
         return np.stack(
@@ -95,10 +90,6 @@ def read_curve(run: Path, abscissa: Abscissa = "env_steps") -> Curve:
         )
 
     return Curve(label, kind, x, on_grid("episodic_return", _SMOOTHING), on_grid("consensus_distance", 1))
-
-
-def _seed_number(folder: Path) -> int:
-    return int(folder.name.removeprefix("seed-"))
 
 
 def _read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -120,24 +111,48 @@ def _smooth(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[end] - sums[start]) / (end - start)
 
 
-def _describe(experiment: dict[str, Any]) -> tuple[str, str]:
-    algorithm = experiment["algorithm"]["class"].rpartition(":")[2]
-    agents, tasks, topology = experiment["agents"], experiment["tasks"], experiment["topology"]
+def _describe(run: Path) -> tuple[str, str, list[Path]]:
+    """What a run's configuration says: its label, the kind of training, and the folders of its seeds."""
+    config = read_config(run)
+    try:
+        experiment = config["experiment"]
+        algorithm = experiment["algorithm"]["class"].rpartition(":")[2]
+        agents, tasks = int(experiment["agents"]), int(experiment["tasks"])
+        topology = experiment["topology"].partition(":")[0]
+        seed, seeds = int(experiment["seed"]), int(experiment["seeds"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{run / 'config.json'} describes no experiment; it must be the file that a run wrote"
+        ) from error
+    folders = [run] if seeds == 1 else [run / f"seed-{seed + index}" for index in range(seeds)]
     if agents == 1:
-        return f"centralised {algorithm} (1 agent, {tasks} tasks)", "centralised"
-    name = topology.partition(":")[0]
-    if name == "isolated":
-        return f"isolated {algorithm} ({agents} agents)", "isolated"
-    return f"Diff-{algorithm} ({agents} agents, {Path(name).stem.replace('_', ' ')})", "diffusion"
+        return f"centralised {algorithm} (1 agent, {tasks} tasks)", "centralised", folders
+    if topology == "isolated":
+        return f"isolated {algorithm} ({agents} agents)", "isolated", folders
+    return (
+        f"Diff-{algorithm} ({agents} agents, {Path(topology).stem.replace('_', ' ')})",
+        "diffusion",
+        folders,
+    )
+
+
+def _distinct(curves: Sequence[Curve], runs: Sequence[Path]) -> list[Curve]:
+    """Labels that occur twice get the name of their folder."""
+    labels = [curve.label for curve in curves]
+    return [
+        curve._replace(label=f"{curve.label}, {run.name}") if labels.count(curve.label) > 1 else curve
+        for curve, run in zip(curves, runs, strict=True)
+    ]
 
 
 def _draw(curves: Sequence[Curve], abscissa: Abscissa, title: str | None) -> Figure:
-    networked = [curve for curve in curves if curve.kind != "centralised"]
+    networked = any(curve.kind != "centralised" for curve in curves)
     figure = Figure(figsize=(11 if networked else 6.5, 4.2), dpi=150, layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, 2 if networked else 1))
-    _draw_returns(axes[0], curves)
+    colours = _colours(curves)
+    _draw_returns(axes[0], curves, colours)
     if networked:
-        _draw_distances(axes[1], networked, _colours(curves))
+        _draw_distances(axes[1], curves, colours)
     for axis in axes:
         axis.set_xlabel("environment steps of all agents" if abscissa == "env_steps" else "rounds")
         axis.grid(alpha=0.3)
@@ -147,20 +162,19 @@ def _draw(curves: Sequence[Curve], abscissa: Abscissa, title: str | None) -> Fig
     return figure
 
 
-def _colours(curves: Sequence[Curve]) -> dict[str, str]:
-    """A colour per label: the kind's own for the first curve of a kind, others for the rest."""
-    colours: dict[str, str] = {}
-    free = list(_OTHERS)
+def _colours(curves: Sequence[Curve]) -> list[str]:
+    """A colour for each curve: its kind's own for the first of a kind, others for the rest."""
+    colours: list[str] = []
+    others = itertools.cycle(_OTHERS)
     for curve in curves:
         own = _COLOURS[curve.kind]
-        colours[curve.label] = free.pop(0) if own in colours.values() and free else own
+        colours.append(next(others) if own in colours else own)
     return colours
 
 
-def _draw_returns(axis: Axes, curves: Sequence[Curve]) -> None:
-    colours = _colours(curves)
-    for curve in curves:
-        colour, seeds = colours[curve.label], len(curve.episodic_return)
+def _draw_returns(axis: Axes, curves: Sequence[Curve], colours: Sequence[str]) -> None:
+    for curve, colour in zip(curves, colours, strict=True):
+        seeds = len(curve.episodic_return)
         label = curve.label if seeds == 1 else f"{curve.label}, {seeds} seeds"
         axis.plot(curve.x, curve.episodic_return.mean(0), color=colour, label=label)
         if seeds > 1:
@@ -171,8 +185,9 @@ def _draw_returns(axis: Axes, curves: Sequence[Curve]) -> None:
     axis.legend(frameon=False, fontsize="small")
 
 
-def _draw_distances(axis: Axes, curves: Sequence[Curve], colours: dict[str, str]) -> None:
-    for curve in curves:
-        axis.plot(curve.x, curve.consensus_distance.mean(0), color=colours[curve.label], label=curve.label)
+def _draw_distances(axis: Axes, curves: Sequence[Curve], colours: Sequence[str]) -> None:
+    for curve, colour in zip(curves, colours, strict=True):
+        if curve.kind != "centralised":
+            axis.plot(curve.x, curve.consensus_distance.mean(0), color=colour, label=curve.label)
     axis.set_ylabel("consensus distance (RMS, parameters)")
     axis.set_yscale("log")

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.sparse import csr_array
 
+from gossamer.analysis.pictures import check_format, save_picture
 from gossamer.errors import InputError
 from gossamer.mixing import (
     consensus_rate,
@@ -18,7 +19,7 @@ from gossamer.mixing import (
 )
 from gossamer.topologies import Topology
 
-_MOST_DRAWN = 500
+MOST_DRAWN = 500
 
 
 def describe(topology: Topology, weights: Sequence[csr_array]) -> dict[str, str]:
@@ -59,9 +60,10 @@ def draw(topology: Topology, out: Path) -> Path:
     Raises:
         InputError: more than 500 agents, or a path that cannot be written.
     """
-    if topology.agents > _MOST_DRAWN:
+    check_format(out)
+    if topology.agents > MOST_DRAWN:
         raise InputError(
-            f"{topology.agents} agents are too many for a picture; at most {_MOST_DRAWN} are drawn"
+            f"{topology.agents} agents are too many for a picture; at most {MOST_DRAWN} are drawn"
         )
     phases = [topology.graph(phase) for phase in range(topology.period)]
     # A phase may happen to be symmetric among directed ones, and networkx composes one kind only.
@@ -82,12 +84,7 @@ def draw(topology: Topology, out: Path) -> Path:
     )
     axis.set_title(f"{topology.name}, {topology.agents} agents")
     axis.set_axis_off()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(out)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{out} cannot be written ({error}); choose another --out") from error
-    return out
+    return save_picture(figure, out)
 
 
 def _layout(topology: Topology, graph: nx.Graph) -> dict[int, np.ndarray]:
