@@ -34,6 +34,13 @@ from gossamer.topologies import erdos_renyi, star
 from gossamer.train import Totals, record_rows
 
 REPEATS = 5
+# agents, width, E, and the sizes of a block to compare
+BLOCKS = (
+    (25, 64, 16, (1, 5, 25)),
+    (25, 400, 1, (1, 5, 25)),
+    (25, 400, 5, (1, 5, 25)),
+    (1000, 16, 1, (25, 100, 256, 1000)),
+)
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,14 @@ def measure_limits() -> Limits:
 class Trainer:
     """A population that can be run for a number of rounds at a time."""
 
-    def __init__(self, agents: int, width: int, episodes: int, topology: str = "ring", tasks: int = 25):
+    def __init__(self, agents: int, width: int, episodes: int, tasks: int = 25, block: int | None = None):
         recipe = pendulum()
         experiment = replace(
             recipe,
             agents=agents,
             tasks=tasks,
-            topology=topology,
+            topology="ring",
+            block=block,
             algorithm=replace(recipe.algorithm, hidden=(width, width)),
             experience=Episodes(episodes),
         )
@@ -148,6 +156,20 @@ def combining_share() -> dict[str, float]:
     return {"seconds_per_round": whole, "seconds_combining": combining, "share": combining / whole}
 
 
+def blocks(cases: tuple[tuple[int, int, int, tuple[int, ...]], ...]) -> list[dict[str, Any]]:
+    """Env-steps/s with so many agents acting and adapting at once; docs/decisions/blocks.md reads this table."""
+    rows = []
+    for agents, width, episodes, sizes in cases:
+        for block in sizes:
+            trainer = Trainer(agents, width, episodes, tasks=25 if agents == 25 else 1, block=block)
+            steps = int(trainer.run(1).agents.env_steps.sum())
+            rounds = max(1, 40_000 // (steps if width < 400 else 8 * steps))
+            seconds = median_seconds(partial(trainer.run, rounds), repeats=3) / rounds
+            row = {"agents": agents, "width": width, "episodes_per_environment": episodes, "block": block}
+            rows.append({**row, "env_steps_per_second": steps / seconds})
+    return rows
+
+
 def run_and_record(trainer: Trainer, rounds: int) -> None:
     """Rounds, and their lines of ``metrics.jsonl``."""
     record = jax.tree.map(lambda rows: rows[:, 0], trainer.run(rounds))
@@ -159,7 +181,7 @@ def scaling(sizes: tuple[int, ...]) -> list[dict[str, float]]:
     rows = []
     for agents in sizes:
         trainer = Trainer(agents, 16, 1, tasks=1)
-        rounds = max(1, 1000 // agents)
+        rounds = max(2, 4000 // agents)
         seconds = median_seconds(partial(run_and_record, trainer, rounds)) / rounds
         rows.append({"agents": agents, "microseconds_per_agent_and_round": 1e6 * seconds / agents})
     for row in rows:
@@ -223,7 +245,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="leave out 10,000 agents and the 2×400 networks")
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out 10,000 agents, 2×400 networks and blocks"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "control.json")
     arguments = parser.parse_args()
     limits = measure_limits()
@@ -235,6 +259,9 @@ def main() -> None:
     show("limits of the machine, per second", [result["limits"]])
     result["speed"] = [speed(*case, limits) for case in cases]
     show("pendulum on a ring (width of both hidden layers, E)", result["speed"])
+    if not arguments.quick:
+        result["blocks"] = blocks(BLOCKS)
+        show("agents that act and adapt at once", result["blocks"])
     result["combining"] = combining_share()
     show("combining, 25 agents on a ring, 2×64, E = 1", [result["combining"]])
     result["scaling"] = scaling(sizes)

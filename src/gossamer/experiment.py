@@ -208,9 +208,10 @@ def _suitable_block(algorithm: SiAC, experiment: Experiment, columns: int) -> in
     one_agent = tree_bytes(population_shape(algorithm, experiment).learner.params) // agents
     if one_agent > _LARGE_NETWORK and columns >= _MANY_ROWS:
         return 1
-    return max(1, min(agents, _CACHE // one_agent))
+    return max(1, min(agents, _CACHE // one_agent, _LARGEST_BLOCK))
 
 
 _CACHE = 8 * 2**20  # bytes of parameters that may be in use together
+_LARGEST_BLOCK = 256  # agents; the trajectories of more leave the cache however small the networks are
 _LARGE_NETWORK = 2**18  # bytes; two networks of 2×256 are about twice as large
 _MANY_ROWS = 4  # environments of one agent that act together
