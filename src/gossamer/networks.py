@@ -20,6 +20,7 @@ class MLP(nn.Module):
 
     Example:
         >>> import jax
+        >>> import jax.numpy as jnp
         >>> network = MLP(hidden=(8, 8), outputs=2, activation="relu")
         >>> params = network.init(jax.random.key(0), jnp.zeros(3))
         >>> network.outputs_of(params, jnp.ones((5, 3))).shape
