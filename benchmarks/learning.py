@@ -121,7 +121,7 @@ def main() -> None:
             {"command": command, "machine": machine(), "last_rounds": LAST, "variants": summaries},
         )
     title = f"{arguments.experiment}, 25 tasks"
-    print(plot(list(runs.values()), results / "curves.png", list(runs), title=title))
+    print(plot(list(runs.values()), results / "curves.png", list(runs), abscissa="rounds", title=title))
 
 
 if __name__ == "__main__":
