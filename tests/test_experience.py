@@ -50,6 +50,8 @@ def test_padding_begins_where_an_episode_ends():
     trajectory = countdown(2, 9)
     assert trajectory.mask.T.tolist() == [[True, True, False, False, False], [True] * 5]
     assert trajectory.reward.T.tolist() == [[1, 2, 0, 0, 0], [1, 2, 3, 4, 5]]
+    # and the state stands still there
+    assert trajectory.observation[:, 0, 0].tolist() == [0, 1, 2, 2, 2]
 
 
 def test_termination_and_the_time_limit_are_two_facts():
