@@ -111,7 +111,10 @@ def test_averaging_preserves_the_mean_of_the_adapted():
     experiment = small_experiment(topology="ring")
     combined, _ = run(experiment, rounds=1)
     isolated, _ = run(replace(experiment, topology="isolated"), rounds=1)
-    mean = lambda population: jax.tree.map(lambda leaf: leaf.mean(1), params_of(population))  # noqa: E731
+
+    def mean(population):
+        return jax.tree.map(lambda leaf: leaf.mean(1), params_of(population))
+
     assert_close(mean(combined), mean(isolated))
 
 
