@@ -7,6 +7,7 @@ from matplotlib.image import imread
 from gossamer import plot, train
 from gossamer.analysis import bootstrap_interval, read_curve
 from gossamer.analysis.graphs import describe, draw
+from gossamer.analysis.pictures import colours
 from gossamer.errors import InputError
 from gossamer.experiment import weigh_by
 from gossamer.topologies import NAMES, named
@@ -145,3 +146,19 @@ def test_a_configuration_without_an_experiment_is_refused(tmp_path, config):
 def test_too_many_agents_for_a_picture(tmp_path):
     with pytest.raises(InputError, match="501 agents are too many for a picture"):
         draw(named("ring", 501), tmp_path / "x.png")
+
+
+def test_the_bootstrap_interval_has_the_level_asked_for():
+    values = np.random.default_rng(0).normal(size=(400, 1))
+    error = values.std() / 20
+    for level, deviations in ((0.95, 1.96), (0.5, 0.674)):
+        low, high = bootstrap_interval(values, level)
+        # 2,000 resamples know a quantile of a normal to about 5 % of its deviation
+        np.testing.assert_allclose((high - low)[0] / 2 / error, deviations, rtol=0.08)
+
+
+def test_a_kind_of_training_has_one_colour_in_every_picture():
+    both = colours(["diffusion", "centralised"])
+    assert len(set(both)) == 2
+    assert colours(["centralised"]) == both[1:]
+    assert len(set(colours(["diffusion"] * 3 + ["isolated"]))) == 4

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from gossamer import evaluate, train
+from gossamer.environments import CartPoleBalance
 from gossamer.errors import InputError
-from gossamer.evaluate import table, write_evaluation
+from gossamer.evaluate import Evaluation, table, write_evaluation
 from gossamer.train import restore_population
 from small import small_experiment
 
@@ -85,3 +86,14 @@ def test_refuses(run, tmp_path):
         evaluate(run, episodes=0)
     with pytest.raises(InputError, match="is not a run folder"):
         evaluate(tmp_path)
+
+
+def test_columns_against_a_table_made_by_hand():
+    """Two seeds, two agents, two tasks, one episode."""
+    returns = np.array([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 10.0]]])[..., None]
+    trained = np.array([[True, False], [False, True]])
+    evaluation = Evaluation(CartPoleBalance().task_set(2), np.arange(2), trained, returns)
+    assert evaluation.own.tolist() == [3.0, 7.0]
+    assert evaluation.all.tolist() == [4.0, 5.5]
+    assert evaluation.worst_agent.tolist() == [1.0, 2.0]
+    np.testing.assert_allclose(evaluation.deviation, [np.std([1, 3, 5, 7]), np.std([2, 4, 6, 10])])

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
 Key: TypeAlias = PRNGKeyArray
 Params: TypeAlias = Any  # a pytree of float arrays
@@ -37,16 +37,29 @@ class Box:
     bound: float
 
 
+@dataclass(frozen=True)
+class Discrete:
+    """``size`` actions that exclude each other, numbered from 0; an action is one integer.
+
+    Example:
+        >>> Discrete(3)
+        Discrete(size=3)
+    """
+
+    size: int
+
+
 class Trajectory(NamedTuple):
     """What one agent collected for one update: real transitions where ``mask`` is true, padding elsewhere.
 
     ``terminated`` says that the task itself ended the episode (no value follows), ``truncated`` that the time
     limit did (a value follows, that of ``next_observation``). ``task[e]`` numbers the environment whose
-    transitions stand in column ``e``: with E episodes per environment, E columns share a number.
+    transitions stand in column ``e``: with E episodes per environment, E columns share a number. An action of a
+    ``Box`` has an axis for its components, one of a ``Discrete`` has none.
     """
 
     observation: Float[Array, "time env observation"]
-    action: Float[Array, "time env action"]
+    action: Num[Array, "time env *action"]
     log_prob: Float[Array, "time env"]
     reward: Float[Array, "time env"]
     next_observation: Float[Array, "time env observation"]
@@ -105,4 +118,4 @@ class Spaces:
     """What an agent sees and does: components of an observation, and the space of its actions."""
 
     observation_size: int
-    action: Box
+    action: Box | Discrete

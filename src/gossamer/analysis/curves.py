@@ -1,6 +1,5 @@
 """Learning curves of one or several runs as a picture. It reads run folders and knows nothing of what made them."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -10,16 +9,13 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gossamer.analysis.pictures import check_format, save_picture
+from gossamer.analysis.pictures import check_format, colours, save_picture
 from gossamer.analysis.statistics import bootstrap_interval
 from gossamer.errors import InputError, require_choice
 from gossamer.records import read_config, read_metrics
 
 Abscissa: TypeAlias = Literal["env_steps", "rounds"]
 
-# One colour per kind of training throughout (Okabe and Ito's palette, safe for the colour-blind).
-_COLOURS = {"diffusion": "#0072B2", "centralised": "#D55E00", "isolated": "#009E73"}
-_OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 _POINTS = 400
 _SMOOTHING = 20
 
@@ -149,10 +145,10 @@ def _draw(curves: Sequence[Curve], abscissa: Abscissa, title: str | None) -> Fig
     networked = any(curve.kind != "centralised" for curve in curves)
     figure = Figure(figsize=(11 if networked else 6.5, 4.2), dpi=150, layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, 2 if networked else 1))
-    colours = _colours(curves)
-    _draw_returns(axes[0], curves, colours)
+    palette = colours([curve.kind for curve in curves])
+    _draw_returns(axes[0], curves, palette)
     if networked:
-        _draw_distances(axes[1], curves, colours)
+        _draw_distances(axes[1], curves, palette)
     for axis in axes:
         axis.set_xlabel("environment steps of all agents" if abscissa == "env_steps" else "rounds")
         axis.grid(alpha=0.3)
@@ -162,18 +158,8 @@ def _draw(curves: Sequence[Curve], abscissa: Abscissa, title: str | None) -> Fig
     return figure
 
 
-def _colours(curves: Sequence[Curve]) -> list[str]:
-    """A colour for each curve: its kind's own for the first of a kind, others for the rest."""
-    colours: list[str] = []
-    others = itertools.cycle(_OTHERS)
-    for curve in curves:
-        own = _COLOURS[curve.kind]
-        colours.append(next(others) if own in colours else own)
-    return colours
-
-
-def _draw_returns(axis: Axes, curves: Sequence[Curve], colours: Sequence[str]) -> None:
-    for curve, colour in zip(curves, colours, strict=True):
+def _draw_returns(axis: Axes, curves: Sequence[Curve], palette: Sequence[str]) -> None:
+    for curve, colour in zip(curves, palette, strict=True):
         seeds = len(curve.episodic_return)
         label = curve.label if seeds == 1 else f"{curve.label}, {seeds} seeds"
         axis.plot(curve.x, curve.episodic_return.mean(0), color=colour, label=label)
@@ -185,8 +171,8 @@ def _draw_returns(axis: Axes, curves: Sequence[Curve], colours: Sequence[str]) -
     axis.legend(frameon=False, fontsize="small")
 
 
-def _draw_distances(axis: Axes, curves: Sequence[Curve], colours: Sequence[str]) -> None:
-    for curve, colour in zip(curves, colours, strict=True):
+def _draw_distances(axis: Axes, curves: Sequence[Curve], palette: Sequence[str]) -> None:
+    for curve, colour in zip(curves, palette, strict=True):
         if curve.kind != "centralised":
             axis.plot(curve.x, curve.consensus_distance.mean(0), color=colour, label=curve.label)
     axis.set_ylabel("consensus distance (RMS, parameters)")

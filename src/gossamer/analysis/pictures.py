@@ -1,5 +1,7 @@
 """Pictures on disk: one place that knows their formats and what can go wrong when they are written."""
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -7,6 +9,27 @@ from matplotlib.figure import Figure
 from gossamer.errors import InputError
 
 FORMATS = (".png", ".pdf", ".svg")
+
+# Okabe and Ito's palette, safe for the colour-blind.
+_COLOURS = {"diffusion": "#0072B2", "centralised": "#D55E00", "isolated": "#009E73"}
+_OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+
+
+def colours(kinds: Sequence[str]) -> list[str]:
+    """A colour for each curve: the first of a kind of training has its kind's own in every picture.
+
+    Example:
+        >>> colours(["centralised", "diffusion"]) == colours(["diffusion", "centralised"])[::-1]
+        True
+        >>> len(set(colours(["diffusion", "diffusion", "isolated"])))
+        3
+    """
+    chosen: list[str] = []
+    others = itertools.cycle(_OTHERS)
+    for kind in kinds:
+        own = _COLOURS[kind]
+        chosen.append(next(others) if own in chosen else own)
+    return chosen
 
 
 def check_format(out: Path) -> None:

@@ -1,15 +1,17 @@
-"""What a device environment is: pure functions of a state and a task, written for one environment.
+"""What an environment is: on the device, pure functions of a state and a task; on the host, running simulators.
 
-It says nothing of how many are stepped (``vmap`` adds axes), of who acts, or of time limits: an environment
-reports ``terminated``; ``max_steps`` is applied, as a truncation, by the experience that steps it.
+A device environment is written for one instance. It says nothing of how many are stepped (``vmap`` adds axes),
+of who acts, or of time limits: it reports ``terminated``; ``max_steps`` is applied, as a truncation, by the
+experience that steps it.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from gossamer.environments.tasks import TaskSet
-from gossamer.types import Box, Key
+from gossamer.types import Box, Discrete, Key
 
 
 class Step(NamedTuple):
@@ -38,7 +40,7 @@ class Environment(Protocol):
         ...
 
     @property
-    def action_space(self) -> Box:
+    def action_space(self) -> Box | Discrete:
         """What an action may be."""
         ...
 
@@ -54,6 +56,81 @@ class Environment(Protocol):
         """What the agent sees of a state."""
         ...
 
-    def step(self, state: Any, action: Float[Array, " action"], task: Any) -> Step:
+    def step(self, state: Any, action: Num[Array, "*action"], task: Any) -> Step:
         """One step of the dynamics."""
+        ...
+
+
+class HostStep(NamedTuple):
+    """What one action of every simulator led to, before any of them starts anew.
+
+    ``observation`` is that of the state the action led to, also where the episode ended there.
+    """
+
+    observation: Float[np.ndarray, "simulator observation"]
+    reward: Float[np.ndarray, " simulator"]
+    terminated: Bool[np.ndarray, " simulator"]
+    truncated: Bool[np.ndarray, " simulator"]
+
+
+@runtime_checkable
+class Simulators(Protocol):
+    """Running instances of a host environment, numbered; nothing about them is pure.
+
+    The runtime decides when one starts anew: it calls ``reset`` for those whose episode has ended.
+    """
+
+    def reset(self, which: Bool[np.ndarray, " simulator"]) -> Float[np.ndarray, "simulator observation"]:
+        """Start new episodes where ``which`` is true; rows of the others are meaningless."""
+        ...
+
+    def step(
+        self, action: Num[np.ndarray, "simulator *action"], which: Bool[np.ndarray, " simulator"]
+    ) -> HostStep:
+        """Advance those where ``which`` is true by one action each; rows of the others are meaningless."""
+        ...
+
+    def state(self) -> Any | None:
+        """Everything that ``restore`` needs to go on exactly, as arrays ``[simulator, ...]``; None if it cannot."""
+        ...
+
+    def restore(self, state: Any) -> None:
+        """Go on from what ``state`` returned, to the bit."""
+        ...
+
+    def close(self) -> None:
+        """Let go of processes, threads and memory."""
+        ...
+
+
+@runtime_checkable
+class HostEnvironment(Protocol):
+    """A family of tasks whose dynamics are no JAX program; a frozen dataclass of its constants."""
+
+    @property
+    def max_steps(self) -> int:
+        """The time limit, which the simulators apply themselves."""
+        ...
+
+    @property
+    def observation_size(self) -> int:
+        """Number of components of an observation."""
+        ...
+
+    @property
+    def action_space(self) -> Box | Discrete:
+        """What an action may be."""
+        ...
+
+    def task_set(self, count: int) -> TaskSet:
+        """The family's ``count`` tasks; ``count=1`` is its standard single task."""
+        ...
+
+    def simulate(self, tasks: Any, streams: Int[np.ndarray, "simulator 3"]) -> Simulators:
+        """One simulator for each task.
+
+        Args:
+            tasks: a task of arrays ``[simulator]``.
+            streams: (seed, agent, env) of each: where its random numbers come from, and nothing else.
+        """
         ...
