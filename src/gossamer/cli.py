@@ -85,7 +85,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 def _parse(function: Any, arguments: Sequence[str], command: str, **options: Any) -> Any:
     """Parse with tyro, but refuse unknown flags in one sentence."""
     program = f"{PROGRAM} {command}"
-    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

@@ -1,6 +1,6 @@
 """Distributions of actions, as named tuples of their parameters with the functions that algorithms need.
 
-They know neither networks nor environments; the last axis is the action's.
+They know neither networks nor environments; the last axis is that of an action's components, or of the choices.
 """
 
 import math
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gossamer.types import Key
 
@@ -42,3 +42,34 @@ class DiagonalGaussian(NamedTuple):
     def entropy(self) -> Float[Array, "*batch"]:
         """Differential entropy in nats: Σ ½ + ½ ln 2π + ln σ."""
         return (0.5 + 0.5 * math.log(2 * math.pi) + jnp.log(self.scale)).sum(-1)
+
+
+class Categorical(NamedTuple):
+    """One of several actions that exclude each other, by unnormalised log-probabilities.
+
+    Example:
+        >>> policy = Categorical(jnp.zeros(4))
+        >>> round(float(policy.log_prob(jnp.array(2))), 4), round(float(policy.entropy()), 4)
+        (-1.3863, 1.3863)
+    """
+
+    logits: Float[Array, "*batch choice"]
+
+    def sample(self, key: Key) -> Int[Array, "*batch"]:
+        """A random action."""
+        return jax.random.categorical(key, self.logits)
+
+    def mode(self) -> Int[Array, "*batch"]:
+        """The most probable action; the first of several."""
+        return self.logits.argmax(-1)
+
+    def log_prob(self, action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """Log-probability of an action."""
+        # A product with a one-hot vector and not a gather, whose gradient is a slow scatter on a CPU.
+        chosen = jax.nn.one_hot(action, self.logits.shape[-1], dtype=self.logits.dtype)
+        return (jax.nn.log_softmax(self.logits) * chosen).sum(-1)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Entropy in nats: −Σ p ln p."""
+        log_probs = jax.nn.log_softmax(self.logits)
+        return -(jnp.exp(log_probs) * log_probs).sum(-1)

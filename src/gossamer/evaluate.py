@@ -140,7 +140,7 @@ def _play_all(
                 return algorithm.act_greedily(agent_params, observation), jnp.zeros(())
             return algorithm.act(agent_params, act_key, observation)
 
-        played = Episodes(episodes).collect(environment, act, key, tasks)
+        played = Episodes(episodes).collect(environment, act, key, tasks, state=()).trajectory
         return jnp.where(played.mask, played.reward, 0.0).sum(0).reshape(-1, episodes)
 
     return jax.lax.map(partial(jax.lax.map, one_agent), params)

@@ -15,14 +15,17 @@ import numpy as np
 from jaxtyping import Array, Int
 from scipy.sparse import csr_array
 
+from gossamer.algorithms.a2c import A2C
 from gossamer.algorithms.siac import SiAC
-from gossamer.environments import Environment, TaskSet
+from gossamer.environments import Environment, HostEnvironment, TaskSet
 from gossamer.errors import InputError, require_at_least, require_choice
-from gossamer.experience.device import Episodes
+from gossamer.experience.device import Episodes, Steps
 from gossamer.mixing import RULES, Mixer, is_strongly_connected, named_rule, plan, read_matrix, weigh
+from gossamer.runtimes.mailbox import AnyMailbox, Mailbox, PushSumMailbox
 from gossamer.runtimes.vectorised import InitialParameters, Population, initialise
+from gossamer.schedules import Links, Schedule, Simulation
 from gossamer.topologies import Topology, named, require_connected
-from gossamer.types import Spaces
+from gossamer.types import Box, Spaces
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,9 @@ class Experiment:
 
     environment: Any
     """The family of tasks and the constants of its dynamics."""
-    algorithm: SiAC
+    algorithm: SiAC | A2C
     """What every agent learns with; ``build`` fits its spaces to the environment."""
-    experience: Episodes = field(default_factory=Episodes)
+    experience: Episodes | Steps = field(default_factory=Episodes)
     """How each agent collects what it learns from in a round."""
     tasks: int = 25
     """Number of tasks, a grid over the family's two parameters; 1 is its standard single task."""
@@ -49,10 +52,14 @@ class Experiment:
     """Who may talk to whom: NAME, NAME:parameter=value,..., or the path of an edge-list file."""
     weights: str = "metropolis_hastings"
     """How much an agent believes its neighbours: a weight rule, or the path of a matrix file."""
+    schedule: Schedule = field(default_factory=Schedule)
+    """What departs from lockstep: failing links, late messages, slow or absent agents. Nothing by default."""
     initial_parameters: InitialParameters = "independent"
     """Each agent's own initial parameters (Diff-DAC's Algorithm 1), or the same for all."""
     rounds: int = 300
-    """Rounds to run; in each, every agent collects, adapts once and combines once."""
+    """Rounds to run; in each, every agent that is due collects, adapts once and combines once."""
+    record_every: int = 1
+    """Rounds that share a line of the metrics; rounds and checkpoint_every must be multiples of it."""
     seed: int = 0
     """Seed of every random choice but the topology's."""
     seeds: int = 1
@@ -64,9 +71,14 @@ class Experiment:
 
     def __post_init__(self) -> None:
         self._check_types()
-        for name in ("tasks", "agents", "copies", "rounds", "seeds", "checkpoint_every"):
+        for name in ("tasks", "agents", "copies", "rounds", "seeds", "checkpoint_every", "record_every"):
             require_at_least(name, getattr(self, name), 1)
-        if not isinstance(self.environment, Environment):
+        for name in ("rounds", "checkpoint_every"):
+            if getattr(self, name) % self.record_every:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}; it must be a multiple of record_every, {self.record_every}"
+                )
+        if not isinstance(self.environment, Environment | HostEnvironment):
             raise InputError(f"environment is {self.environment!r}; it must have the methods of Environment")
         require_at_least("seed", self.seed, 0)
         if self.block is not None:
@@ -79,25 +91,35 @@ class Experiment:
 
     def _check_types(self) -> None:
         """A configuration may come from a file that a person changed."""
-        counts = ("tasks", "agents", "copies", "rounds", "seed", "seeds", "checkpoint_every")
+        counts = ("tasks", "agents", "copies", "rounds", "seed", "seeds", "checkpoint_every", "record_every")
         for name in (*counts, *(("block",) if self.block is not None else ())):
             if type(getattr(self, name)) is not int:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be a whole number")
-        kinds = {"topology": str, "weights": str, "experience": Episodes, "algorithm": SiAC}
-        for name, kind in kinds.items():
-            if not isinstance(getattr(self, name), kind):
-                raise InputError(f"{name} is {getattr(self, name)!r:.60}; it must be of type {kind.__name__}")
+        kinds = {
+            "topology": (str,),
+            "weights": (str,),
+            "experience": (Episodes, Steps),
+            "algorithm": (SiAC, A2C),
+            "schedule": (Schedule,),
+        }
+        for name, classes in kinds.items():
+            if not isinstance(getattr(self, name), classes):
+                accepted = " or ".join(each.__name__ for each in classes)
+                raise InputError(f"{name} is {getattr(self, name)!r:.60}; it must be of type {accepted}")
 
 
 class Parts(NamedTuple):
     """What an experiment is made of once everything is derived: the arguments of the runtime."""
 
     environment: Any
-    experience: Episodes
-    algorithm: SiAC
+    experience: Episodes | Steps
+    algorithm: SiAC | A2C
     topology: Topology
     weights: tuple[csr_array, ...]
     mixer: Mixer
+    links: Links
+    schedule: Schedule
+    mailbox: AnyMailbox | None
     task_set: TaskSet
     tasks: Any
     task_index: np.ndarray
@@ -125,10 +147,11 @@ def build(experiment: Experiment) -> Parts:
     require_connected(topology)
     weights = weigh_by(experiment.weights, topology)
     _require_mixing(topology, weights)
-    spaces = Spaces(environment.observation_size, environment.action_space)
-    algorithm = replace(experiment.algorithm, spaces=spaces)
-    _require_memory(population_shape(algorithm, experiment))
-    columns = jax.tree.leaves(tasks)[0].shape[1] * experiment.experience.episodes_per_environment
+    algorithm = _fitted(experiment)
+    links = Links.of(weights)
+    mailbox = _mailbox(experiment.schedule, links)
+    _require_memory(experiment, population_shape(algorithm, experiment, mailbox, tasks))
+    columns = jax.tree.leaves(tasks)[0].shape[1] * _columns_per_environment(experiment)
     return Parts(
         environment=environment,
         experience=experiment.experience,
@@ -136,6 +159,9 @@ def build(experiment: Experiment) -> Parts:
         topology=topology,
         weights=weights,
         mixer=plan(weights),
+        links=links,
+        schedule=experiment.schedule,
+        mailbox=mailbox,
         task_set=task_set,
         tasks=tasks,
         task_index=np.asarray(task_set.index(experiment.agents, experiment.copies)),
@@ -159,18 +185,41 @@ def weigh_by(spec: str, topology: Topology) -> tuple[csr_array, ...]:
     return weigh(topology, named_rule(spec))
 
 
-def population_shape(algorithm: SiAC, experiment: Experiment) -> Population:
+def on_host(environment: Any) -> bool:
+    """Whether an environment's dynamics run on the host; this is the one place that decides it.
+
+    Example:
+        >>> from gossamer.environments import Pendulum
+        >>> on_host(Pendulum())
+        False
+    """
+    return not isinstance(environment, Environment)
+
+
+def initial_population(
+    algorithm: SiAC | A2C, experiment: Experiment, mailbox: AnyMailbox | None, tasks: Any
+) -> Population:
+    """The population before its first round; host environments are not part of it."""
+    device = not on_host(experiment.environment)
+    return initialise(
+        algorithm,
+        jnp.arange(experiment.seed, experiment.seed + experiment.seeds),
+        tasks,
+        mailbox,
+        agents=experiment.agents,
+        initial_parameters=experiment.initial_parameters,
+        environment=experiment.environment if device else None,
+        experience=experiment.experience if device else None,
+    )
+
+
+def population_shape(
+    algorithm: SiAC | A2C, experiment: Experiment, mailbox: AnyMailbox | None = None, tasks: Any = None
+) -> Population:
     """The population as shapes and dtypes, without making it."""
-
-    def make() -> Population:
-        return initialise(
-            algorithm,
-            jnp.arange(experiment.seeds),
-            agents=experiment.agents,
-            initial_parameters=experiment.initial_parameters,
-        )
-
-    return jax.eval_shape(make)
+    if tasks is None:
+        tasks = experiment.environment.task_set(experiment.tasks).deal(experiment.agents, experiment.copies)
+    return jax.eval_shape(lambda: initial_population(algorithm, experiment, mailbox, tasks))
 
 
 def tree_bytes(tree: Any) -> int:
@@ -187,25 +236,64 @@ def _require_mixing(topology: Topology, weights: tuple[csr_array, ...]) -> None:
         )
 
 
-def _require_memory(population: Population) -> None:
-    """Refuse a state that cannot be held twice: old and new stand side by side while messages are mixed."""
-    needed = 2 * tree_bytes(population)
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if jax.default_backend() == "cpu" and needed > present:
+def _fitted(experiment: Experiment) -> SiAC | A2C:
+    """The algorithm with the environment's spaces."""
+    environment, algorithm = experiment.environment, experiment.algorithm
+    spaces = Spaces(environment.observation_size, environment.action_space)
+    if isinstance(algorithm, SiAC) and not (
+        isinstance(spaces.action, Box) and np.isfinite(spaces.action.bound)
+    ):
         raise InputError(
-            f"the population would need {needed / 2**30:.1f} GiB and this machine has {present / 2**30:.1f} GiB; "
-            "fewer agents or seeds, or smaller hidden layers, would fit"
+            f"SiAC needs a Box of bounded actions and the environment has {spaces.action}; use A2C"
         )
+    if isinstance(experiment.experience, Episodes) and on_host(environment):
+        raise InputError(
+            f"{type(environment).__name__} runs on the host, where experience is a number of steps; use Steps"
+        )
+    return replace(algorithm, spaces=spaces)
 
 
-def _suitable_block(algorithm: SiAC, experiment: Experiment, columns: int) -> int:
+def _mailbox(schedule: Schedule, links: Links) -> AnyMailbox | None:
+    """What carries messages where not all agents hear each other at once; nothing in lockstep."""
+    Simulation(schedule, links, seed=0)  # refuses agents that do not exist
+    if schedule.synchronous and schedule.rule != "push_sum":
+        return None
+    mailbox = Mailbox.of(links, schedule.in_flight)
+    return PushSumMailbox(mailbox) if schedule.rule == "push_sum" else mailbox
+
+
+def _columns_per_environment(experiment: Experiment) -> int:
+    experience = experiment.experience
+    return experience.episodes_per_environment if isinstance(experience, Episodes) else 1
+
+
+def _require_memory(experiment: Experiment, population: Population) -> None:
+    """Refuse a state that cannot be held twice: old and new stand side by side while messages are mixed."""
+    needed, mail = 2 * tree_bytes(population), 2 * tree_bytes(population.mail)
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if jax.default_backend() != "cpu" or needed <= present:
+        return
+    remedy = "fewer agents or seeds, or smaller hidden layers, would fit"
+    if mail > needed / 2:
+        remedy = (
+            f"{mail / 2**30:.1f} GiB of it for messages in flight and inboxes: a smaller in_flight than "
+            f"{experiment.schedule.in_flight}, a graph with fewer links, or fewer agents would fit"
+        )
+    raise InputError(
+        f"the population would need {needed / 2**30:.1f} GiB and this machine has {present / 2**30:.1f} GiB; "
+        + remedy
+    )
+
+
+def _suitable_block(algorithm: SiAC | A2C, experiment: Experiment, columns: int) -> int:
     """How many agents act and adapt at once; docs/decisions/blocks.md holds the measurements.
 
     Few rows through a large network: several agents together, as long as their parameters stay in the cache.
     Many rows: one agent at a time, whose matrix products are then large enough to use every core.
     """
     agents = experiment.agents * experiment.seeds
-    one_agent = tree_bytes(population_shape(algorithm, experiment).learner.params) // agents
+    learner = jax.eval_shape(algorithm.init, jax.random.key(0))
+    one_agent = tree_bytes(learner.params)
     if one_agent > _LARGE_NETWORK and columns >= _MANY_ROWS:
         return 1
     return max(1, min(agents, _CACHE // one_agent, _LARGEST_BLOCK))

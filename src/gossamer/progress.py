@@ -10,12 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Status(NamedTuple):
-    """Where a run stands after a chunk of rounds; the time left is unknown while only compiling was timed."""
+    """Where a run stands after a chunk of rounds.
+
+    The mean return is unknown where no episode ended, the time left while only compiling was timed.
+    """
 
     round: int
     rounds: int
     env_steps_per_second: float
-    mean_return: float
+    mean_return: float | None
     consensus_distance: float
     seconds_left: float | None
 
@@ -107,16 +110,20 @@ def describe(status: Status) -> str:
         '29.0k env-steps/s  return 180.04  consensus distance 0.500'
     """
     return (
-        f"{status.env_steps_per_second / 1000:.1f}k env-steps/s  return {status.mean_return:.2f}  "
+        f"{status.env_steps_per_second / 1000:.1f}k env-steps/s  return {_return(status, 2)}  "
         f"consensus distance {status.consensus_distance:.3f}"
     )
 
 
 def _short(status: Status) -> str:
     return (
-        f"{status.env_steps_per_second / 1000:.1f}k env-steps/s  return {status.mean_return:.1f}  "
+        f"{status.env_steps_per_second / 1000:.1f}k env-steps/s  return {_return(status, 1)}  "
         f"distance {status.consensus_distance:.3f}"
     )
+
+
+def _return(status: Status, digits: int) -> str:
+    return "–" if status.mean_return is None else f"{status.mean_return:.{digits}f}"
 
 
 def _time_left(seconds: float | None) -> str:

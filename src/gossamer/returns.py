@@ -1,7 +1,7 @@
-"""What was earned from each step on: discounted returns of one sequence, with episode ends inside.
+"""What was earned from each step on: returns and advantages of one sequence, with episode ends inside.
 
-Functions take ``[time]``; ``vmap`` adds axes. Trajectories need not align with episode boundaries. Advantages
-that need a critic are the algorithms' own.
+Functions take ``[time]``; ``vmap`` adds axes. Trajectories need not align with episode boundaries. Values are given;
+who computes them is not said here.
 """
 
 import jax
@@ -43,6 +43,49 @@ def discounted_returns(
         step_back, jnp.zeros_like(reward[0]), (reward, discount, bootstrap), reverse=True
     )
     return returns
+
+
+def generalised_advantages(
+    reward: Float[Array, " time"],
+    value: Float[Array, " time"],
+    next_value: Float[Array, " time"],
+    terminated: Bool[Array, " time"],
+    truncated: Bool[Array, " time"],
+    discount: float | Float[Array, ""],
+    trace_decay: float | Float[Array, ""] = 1.0,
+) -> Float[Array, " time"]:
+    """Generalised advantage estimates (Schulman et al. 2016) of one sequence that may hold several episodes.
+
+        δ_t = r_{t+1} + γ v(s_{t+1}) − v(s_t),    Â_t = δ_t + γ λ Â_{t+1}
+
+    No value follows a terminated step, and nothing of the next episode follows a terminated or truncated one.
+    ``trace_decay`` λ = 1 gives the n-step advantage of Diff-DAC's (45), as it is meant: the text prints γ^T and
+    v(s_{k,j}) for γ^{T−t} and v(s_t),
+
+        Â_t = Σ_{j=t}^{T−1} γ^{j−t} r_{j+1} + γ^{T−t} v(s_T) − v(s_t);
+
+    λ = 0 gives δ_t.
+
+    Args:
+        reward: r_{t+1}, what step t earned.
+        value: v(s_t).
+        next_value: v(s_{t+1}), of the final observation where an episode ends.
+        terminated: whether the task ended the episode at step t.
+        truncated: whether the time limit did.
+        discount: γ in [0, 1].
+        trace_decay: λ in [0, 1].
+
+    Returns:
+        Â_t, in the units of the reward.
+
+    Example:
+        >>> no = jnp.array([False, False])
+        >>> generalised_advantages(jnp.ones(2), jnp.zeros(2), jnp.full(2, 4.0), no, no, 0.5).tolist()
+        [4.5, 3.0]
+    """
+    surprise = reward + discount * jnp.where(terminated, 0.0, next_value) - value
+    carried = episode_discounts(terminated, truncated, discount * trace_decay)
+    return discounted_returns(surprise, carried, jnp.zeros_like(surprise))
 
 
 def episode_discounts(

@@ -7,30 +7,44 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gossamer.algorithms.protocol import Algorithm, adapt
-from gossamer.types import Info, Key, Learner, Trajectory
+from gossamer.types import Collected, Finished, Info, Key, Learner
 
 
 @runtime_checkable
 class Experience(Protocol):
     """How an agent collects what it learns from."""
 
-    def collect(self, environment: Any, act: Any, key: Key, tasks: Any) -> Trajectory:
+    def init(self, environment: Any, key: Key, tasks: Any) -> Any:
+        """Where the agent's environments stand before its first round."""
+        ...
+
+    def collect(self, environment: Any, act: Any, key: Key, tasks: Any, state: Any) -> Collected:
         """One update's worth of transitions."""
         ...
 
 
 class AgentRound(NamedTuple):
-    """What one agent reports of one round. Steps are real transitions; padding is none."""
+    """What one agent reports of one round, as sums: reports of several rounds add up to one of them together.
+
+    Steps are real transitions; padding is none. ``info`` holds the algorithm's scalars, ``updates`` how many
+    adaptations they are sums over.
+    """
 
     env_steps: Int[Array, ""]
-    episodic_return: Float[Array, " env"]
-    episode_length: Float[Array, " env"]
+    finished: Finished
+    updates: Float[Array, ""]
     info: Info
 
 
 def act_and_adapt(
-    algorithm: Algorithm, experience: Experience, environment: Any, learner: Learner, tasks: Any, key: Key
-) -> tuple[Learner, AgentRound]:
+    algorithm: Algorithm,
+    experience: Experience,
+    environment: Any,
+    learner: Learner,
+    state: Any,
+    tasks: Any,
+    key: Key,
+) -> tuple[Learner, Any, AgentRound]:
     """One agent's round up to its message: lines 4-17 of Diff-DAC's Algorithm 1, without the combinations.
 
     Args:
@@ -38,32 +52,27 @@ def act_and_adapt(
         experience: how it collects.
         environment: the dynamics of its environments.
         learner: its state.
+        state: where its environments stand.
         tasks: task parameters with leaves ``[env]``.
         key: this agent's key of this round.
 
     Returns:
-        The adapted learner, and what happened: undiscounted returns and lengths (steps) of the episodes, the
-        mean per environment.
+        The adapted learner, where the environments stand now, and what happened.
     """
     collect_key, adapt_key = jax.random.split(key)
 
     def act(act_key: Key, observation: Array) -> tuple[Array, Array]:
         return algorithm.act(learner.params, act_key, observation)
 
-    trajectory = experience.collect(environment, act, collect_key, tasks)
-    adapted, info = adapt(algorithm, learner, trajectory, adapt_key)
-    environments = jax.tree.leaves(tasks)[0].shape[0]
-    return adapted, _report(trajectory, environments, info)
+    collected = experience.collect(environment, act, collect_key, tasks, state)
+    adapted, report = learn_from(algorithm, learner, collected, adapt_key)
+    return adapted, collected.state, report
 
 
-def _report(trajectory: Trajectory, environments: int, info: Info) -> AgentRound:
-    real = trajectory.mask
-    ended = (trajectory.terminated | trajectory.truncated).sum(0).astype(trajectory.reward.dtype)
-
-    def per_environment(column: Array) -> Array:
-        return jax.ops.segment_sum(column, trajectory.task, num_segments=environments)
-
-    episodes = per_environment(ended)
-    earned = per_environment(jnp.where(real, trajectory.reward, 0.0).sum(0))
-    lasted = per_environment(real.sum(0).astype(trajectory.reward.dtype))
-    return AgentRound(real.sum(dtype=jnp.int32), earned / episodes, lasted / episodes, info)
+def learn_from(
+    algorithm: Algorithm, learner: Learner, collected: Collected, key: Key
+) -> tuple[Learner, AgentRound]:
+    """The second half of a round, for one agent whose experience was collected already."""
+    adapted, info = adapt(algorithm, learner, collected.trajectory, key)
+    steps = collected.trajectory.mask.sum(dtype=jnp.int32)
+    return adapted, AgentRound(steps, collected.finished, jnp.ones(()), info)

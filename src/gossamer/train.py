@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +20,9 @@ import numpy as np
 
 from gossamer import checkpoints
 from gossamer.checkpoints import Checkpoint
+from gossamer.engines import Engine, Report, Traffic, engine_of, message_bytes
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, Parts, build, population_shape
+from gossamer.experiment import Experiment, Parts, build, on_host, population_shape
 from gossamer.mixing import RULES
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.records import (
@@ -34,11 +35,11 @@ from gossamer.records import (
     replace_config,
     summarise,
 )
-from gossamer.runtimes.vectorised import Population, RoundRecord, initialise, run_chunk
+from gossamer.runtimes.vectorised import Population
 from gossamer.serialization import from_data, to_data
 from gossamer.topologies import NAMES
+from gossamer.types import Finished
 
-_CAPACITY = 64
 _SECONDS_PER_CHUNK = 1.0
 
 
@@ -118,7 +119,9 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
         with _open_all(folders, restored.totals, restored.offsets) as logs:
             if rounds is not None:
                 _extend({run, *folders}, rounds)
-            _drive(experiment, parts, restored.population, logs, run, reporter or Silent(), stop)
+            with closing(engine_of(experiment, parts)) as engine:
+                population = engine.restore(restored.population)
+                _drive(experiment, parts, engine, population, logs, run, reporter or Silent(), stop)
     return run
 
 
@@ -272,15 +275,13 @@ def _has_begun(folders: list[Path]) -> bool:
 def _start(experiment: Experiment, parts: Parts, out: Path, reporter: Reporter, stop: "_Stop") -> None:
     """From the initial population, which is the first checkpoint."""
     folders = _make_seed_folders(experiment, parts, out)
-    population = initialise(
-        parts.algorithm,
-        parts.seeds,
-        agents=experiment.agents,
-        initial_parameters=experiment.initial_parameters,
-    )
-    with _open_all(folders, [Totals()] * len(folders), [0] * len(folders)) as logs:
-        _save_all(logs, population, 0)
-        _drive(experiment, parts, population, logs, out, reporter, stop)
+    with (
+        _open_all(folders, [Totals()] * len(folders), [0] * len(folders)) as logs,
+        closing(engine_of(experiment, parts)) as engine,
+    ):
+        population = engine.start()
+        _save_all(logs, engine.saved(population), 0)
+        _drive(experiment, parts, engine, population, logs, out, reporter, stop)
 
 
 def _make_seed_folders(experiment: Experiment, parts: Parts, out: Path) -> list[Path]:
@@ -314,8 +315,7 @@ def _open_all(folders: list[Path], totals: list[Totals], offsets: list[int]) -> 
 
 def _restore(experiment: Experiment, parts: Parts, folders: list[Path]) -> _Restored:
     """The newest state that every seed has."""
-    shape = population_shape(parts.algorithm, experiment)
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shape.learner)
+    like = _saved_shape(experiment, parts)
     stores = [folder / "checkpoints" for folder in folders]
     saved = [checkpoints.restore_newest(store, like) for store in stores]
     # A kill between two seeds' saves leaves some of them one checkpoint ahead.
@@ -329,42 +329,80 @@ def _restore(experiment: Experiment, parts: Parts, folders: list[Path]) -> _Rest
         each if each.round == common else checkpoints.restore(store, common, like)
         for each, store in zip(saved, stores, strict=True)
     ]
-    learner = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(each.state for each in saved))
+    state = jax.tree.map(lambda *leaves: np.stack(leaves), *(each.state for each in saved))
     totals = [Totals(each.metadata["env_steps"], each.metadata["seconds"]) for each in saved]
     offsets = [each.metadata["metrics_offset"] for each in saved]
-    return _Restored(Population(learner, jnp.asarray(common, jnp.int32)), totals, offsets)
+    return _Restored(Population(*state, round=jnp.asarray(common, jnp.int32)), totals, offsets)
+
+
+def _saved_shape(experiment: Experiment, parts: Parts) -> Any:
+    """Shapes and dtypes of what a checkpoint of one seed holds: learners, environments and mail."""
+    population = population_shape(parts.algorithm, experiment, parts.mailbox, parts.tasks)
+    if on_host(parts.environment):
+        with closing(
+            engine_of(replace(experiment, seeds=1), parts._replace(seeds=parts.seeds[:1]))
+        ) as engine:
+            engine.start()
+            population = engine.saved(population)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tuple(population)[:-1])
 
 
 def _drive(
     experiment: Experiment,
     parts: Parts,
+    engine: Engine,
     population: Population,
     logs: list[_Logs],
     out: Path,
     reporter: Reporter,
     stop: "_Stop",
 ) -> None:
-    """The loop: a chunk on the device, its rows to the logs, a checkpoint where one is due."""
-    done, pace = int(population.round), _Pace()
+    """The loop: some rounds, their rows to the logs, a checkpoint where one is due."""
+    done, every = int(population.round), experiment.record_every
+    pace, pending = _Pace(), None
     with reporter:
         while done < experiment.rounds:
-            length = min(pace.rounds, _to_boundary(done, experiment))
+            length = min(pace.rounds, engine.most_rounds(every), _to_boundary(done, experiment))
             started = time.perf_counter()
-            population, record = _run(parts, population, length)
+            population, reports = engine.advance(population, length, every)
             elapsed = time.perf_counter() - started
-            _write_rows(parts, logs, record, done, elapsed)
-            _require_finite(record, parts, done, logs)
             done += length
+            complete, pending = _merge(pending, _timed(reports, elapsed), every)
+            _write_rows(parts, logs, complete, done - (pending.report.rounds if pending else 0))
+            _require_finite(reports, parts, done - length, logs)
             pace.learn(length, elapsed)
-            reporter.show(_status(experiment, record, done, elapsed, pace))
-            stopping = bool(stop)
+            reporter.show(_status(experiment, reports, done, elapsed, pace))
+            # A row that is half written would be another one after a resume.
+            stopping = bool(stop) and pending is None
             if done == experiment.rounds or done % experiment.checkpoint_every == 0 or stopping:
-                _save_all(logs, population, done)
+                _save_all(logs, engine.saved(population), done)
             if stopping and done < experiment.rounds:
                 raise Interrupted(
                     f"stopped after round {done} of {experiment.rounds}, everything saved; "
                     f"go on with: gossamer train --resume {out}"
                 )
+
+
+class _Timed(NamedTuple):
+    """A report, and the seconds that its rounds took."""
+
+    report: Report
+    seconds: float
+
+
+def _timed(reports: list[Report], elapsed: float) -> list[_Timed]:
+    rounds = sum(report.rounds for report in reports)
+    return [_Timed(report, elapsed * report.rounds / rounds) for report in reports]
+
+
+def _merge(pending: _Timed | None, new: list[_Timed], every: int) -> tuple[list[_Timed], _Timed | None]:
+    """Reports of ``every`` rounds each, and the last one if more of its rounds are to come."""
+    if pending is not None:
+        first, *new = new
+        new = [_Timed(pending.report.and_then(first.report), pending.seconds + first.seconds), *new]
+    if new[-1].report.rounds < every:
+        return new[:-1], new[-1]
+    return new, None
 
 
 class _Pace:
@@ -379,7 +417,7 @@ class _Pace:
         """Take note of a chunk; the first one compiles, and tells nothing of the others."""
         if self._compiled:
             self._seconds_per_round = seconds / rounds
-            self.rounds = max(1, min(_CAPACITY, int(rounds * _SECONDS_PER_CHUNK / seconds)))
+            self.rounds = max(1, int(rounds * _SECONDS_PER_CHUNK / seconds))
         self._compiled = True
 
     def seconds_left(self, rounds: int) -> float | None:
@@ -392,47 +430,32 @@ def _to_boundary(done: int, experiment: Experiment) -> int:
     return min(experiment.checkpoint_every - done % experiment.checkpoint_every, experiment.rounds - done)
 
 
-def _run(parts: Parts, population: Population, length: int) -> tuple[Population, RoundRecord]:
-    population, record = run_chunk(
-        population,
-        parts.algorithm,
-        parts.mixer,
-        parts.tasks,
-        parts.seeds,
-        jnp.asarray(length, jnp.int32),
-        environment=parts.environment,
-        experience=parts.experience,
-        capacity=_CAPACITY,
-        block=parts.block,
-    )
-    record = _at(jax.device_get(record), slice(length))
-    return population, record
-
-
-def _write_rows(parts: Parts, logs: list[_Logs], record: RoundRecord, done: int, elapsed: float) -> None:
+def _write_rows(parts: Parts, logs: list[_Logs], reports: list[_Timed], done: int) -> None:
+    first = done - sum(each.report.rounds for each in reports)
     for index, log in enumerate(logs):
-        log.append(record_rows(parts, _at(record, (slice(None), index)), done, log.totals, elapsed))
+        log.append(record_rows(parts, reports, index, first, log.totals))
 
 
 def record_rows(
-    parts: Parts, record: RoundRecord, done: int, totals: Totals, elapsed: float
+    parts: Parts, reports: Sequence[_Timed], seed: int, done: int, totals: Totals
 ) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl`` for a chunk of one seed, up to a round in which something was not finite.
+    """The lines of ``metrics.jsonl`` for some reports of one seed, up to one in which something was not finite.
 
     Args:
         parts: what the run is made of.
-        record: the seed's records, with a leading ``round`` axis.
-        done: rounds before the chunk.
-        totals: what the run had used before the chunk.
-        elapsed: seconds that the chunk took.
+        reports: what happened, and how long it took.
+        seed: which of the run's seeds, by its place.
+        done: rounds before the first report.
+        totals: what the run had used before.
     """
-    length = len(record.finite)
-    good = int(np.argmin(np.append(record.finite.all(-1), False)))
     rows = []
-    for index in range(good):
-        one = _at(record, index)
-        totals = Totals(totals.env_steps + int(one.agents.env_steps.sum()), totals.seconds + elapsed / length)
-        rows.append(_row(parts, one, done + index + 1, totals, length / elapsed))
+    for report, seconds in reports:
+        record = _at(report.record, seed)
+        if not record.finite.all():
+            break
+        done += report.rounds
+        totals = Totals(totals.env_steps + int(record.agents.env_steps.sum()), totals.seconds + seconds)
+        rows.append(_row(parts, report._replace(record=record), seed, done, totals, seconds))
     return rows
 
 
@@ -442,68 +465,118 @@ def _at(record: Any, index: Any) -> Any:
 
 
 def _row(
-    parts: Parts, record: RoundRecord, number: int, totals: Totals, rounds_per_second: float
+    parts: Parts, report: Report, seed: int, number: int, totals: Totals, seconds: float
 ) -> dict[str, Any]:
-    """One line of ``metrics.jsonl``: one seed's round. Everything that a clock measured is under ``time``."""
-    agents, returns = record.agents, np.asarray(record.agents.episodic_return)
-    steps = int(agents.env_steps.sum())
+    """One line of ``metrics.jsonl``: one seed's rounds. Everything that a clock measured is under ``time``.
+
+    A return is the mean over the episodes that ended, null where none did; that of the population is the mean
+    over tasks, so that a task with short episodes counts no more than others.
+    """
+    agents, finished = report.record.agents, report.record.agents.finished
+    per_task = _per_task(parts.task_index, finished)
+    updates = np.maximum(agents.updates.sum(), 1)
     return {
         "round": number,
         "env_steps": totals.env_steps,
-        "episodic_return": float(agents.episodic_return.mean()),
-        "episodic_length": float(agents.episode_length.mean()),
-        "consensus_distance": float(record.consensus_distance),
-        "losses": {name: float(values.mean()) for name, values in agents.info.items()},
-        "agent_return": summarise(returns.mean(-1)),
-        "task_return": summarise(_per_task(parts.task_index, returns)),
-        "time": {"seconds": totals.seconds, "env_steps_per_second": steps * rounds_per_second},
+        "episodes": int(finished.episodes.sum()),
+        "episodic_return": _mean(per_task.returns),
+        "episodic_length": _mean(per_task.lengths),
+        "consensus_distance": float(report.record.consensus_distance),
+        "losses": {name: float(values.sum() / updates) for name, values in agents.info.items()},
+        "messages": _messages(parts, report.traffic, seed),
+        "agent_return": summarise(_per_episode(Finished(*(each.sum(-1) for each in finished))).returns),
+        "task_return": summarise(per_task.returns),
+        "time": {
+            "seconds": totals.seconds,
+            "env_steps_per_second": int(agents.env_steps.sum()) / seconds,
+        },
     }
 
 
-def _per_task(index: np.ndarray, returns: np.ndarray) -> np.ndarray:
-    """Mean return of each task over the agents and environments it was dealt to."""
-    total = np.bincount(index.ravel(), weights=returns.ravel())
-    return total / np.bincount(index.ravel())
+def _per_task(index: np.ndarray, finished: Finished) -> Finished:
+    """Mean return and length of each task's episodes, over the agents and environments it was dealt to."""
+    return _per_episode(
+        Finished(*(np.bincount(index.ravel(), weights=np.ravel(total)) for total in finished))
+    )
+
+
+def _per_episode(total: Finished) -> Finished:
+    """Sums divided by numbers of episodes; NaN where there was none."""
+    with np.errstate(invalid="ignore"):
+        return Finished(total.episodes, total.returns / total.episodes, total.lengths / total.episodes)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _messages(parts: Parts, traffic: Traffic, seed: int) -> dict[str, Any]:
+    """What was exchanged: counts, bytes handed to links, and ages (updates) of what was combined."""
+    sent, lost, combined, total_age, oldest = (int(each[seed]) for each in traffic)
+    return {
+        "sent": sent,
+        "lost": lost,
+        "combined": combined,
+        "bytes": sent * message_bytes(parts),
+        "links_down": lost / sent if sent else 0.0,
+        "mean_age": total_age / combined if combined else None,
+        "oldest": oldest,
+    }
 
 
 def _scalars(row: dict[str, Any]) -> dict[str, float]:
     """A row under the names that TensorBoard users expect."""
     return {
-        "charts/episodic_return": row["episodic_return"],
-        "charts/episodic_length": row["episodic_length"],
         "charts/SPS": row["time"]["env_steps_per_second"],
         "gossip/consensus_distance": row["consensus_distance"],
+        "gossip/bytes": row["messages"]["bytes"],
+        "gossip/links_down": row["messages"]["links_down"],
+        "gossip/oldest_message": row["messages"]["oldest"],
+        **_known({f"charts/{name}": row[name] for name in ("episodic_return", "episodic_length")}),
+        **_known({"gossip/mean_age": row["messages"]["mean_age"]}),
         **{f"losses/{name}": value for name, value in row["losses"].items()},
     }
 
 
-def _require_finite(record: RoundRecord, parts: Parts, done: int, logs: list[_Logs]) -> None:
-    bad = np.argwhere(~record.finite)
-    if len(bad):
-        number, seed, agent = bad[0]
-        folder = logs[seed].folder
-        kept = checkpoints.rounds(folder / "checkpoints")[-1]
-        raise NonFiniteParameters(
-            f"agent {agent} of seed {int(parts.seeds[seed])} has parameters that are not finite in round "
-            f"{done + number + 1}; the run stopped and the checkpoint of round {kept} in {folder} is kept "
-            "(a lower learning rate may help)"
-        )
+def _known(scalars: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in scalars.items() if value is not None}
 
 
-def _status(experiment: Experiment, record: RoundRecord, done: int, elapsed: float, pace: _Pace) -> Status:
+def _require_finite(reports: list[Report], parts: Parts, done: int, logs: list[_Logs]) -> None:
+    for report in reports:
+        bad = np.argwhere(~report.record.finite)
+        if len(bad):
+            seed, agent = bad[0]
+            folder = logs[seed].folder
+            kept = checkpoints.rounds(folder / "checkpoints")[-1]
+            last = done + report.rounds
+            when = f"round {last}" if report.rounds == 1 else f"rounds {done + 1} to {last}"
+            raise NonFiniteParameters(
+                f"agent {agent} of seed {int(parts.seeds[seed])} has parameters that are not finite in {when}; "
+                f"the run stopped and the checkpoint of round {kept} in {folder} is kept "
+                "(a lower learning rate may help)"
+            )
+        done += report.rounds
+
+
+def _status(experiment: Experiment, reports: list[Report], done: int, elapsed: float, pace: _Pace) -> Status:
+    steps = sum(report.record.agents.env_steps.sum() for report in reports)
+    finished = [report.record.agents.finished for report in reports]
+    episodes = sum(each.episodes.sum() for each in finished)
     return Status(
         round=done,
         rounds=experiment.rounds,
-        env_steps_per_second=float(record.agents.env_steps.sum()) / elapsed,
-        mean_return=float(record.agents.episodic_return[-1].mean()),
-        consensus_distance=float(record.consensus_distance[-1].mean()),
+        env_steps_per_second=float(steps) / elapsed,
+        mean_return=float(sum(each.returns.sum() for each in finished) / episodes) if episodes else None,
+        consensus_distance=float(reports[-1].record.consensus_distance.mean()),
         seconds_left=pace.seconds_left(experiment.rounds - done),
     )
 
 
 def _save_all(logs: list[_Logs], population: Population, done: int) -> None:
     for index, log in enumerate(logs):
-        log.save(done, _at(population.learner, index))
+        log.save(done, _at(tuple(population)[:-1], index))
 
 
 class _Stop:

@@ -91,6 +91,25 @@ class Trajectory(NamedTuple):
         )
 
 
+class Finished(NamedTuple):
+    """Episodes that ended while an agent collected: how many, and sums of their undiscounted returns and lengths.
+
+    All three are sums, so that those of several rounds add up.
+    """
+
+    episodes: Float[Array, " env"]
+    returns: Float[Array, " env"]
+    lengths: Float[Array, " env"]
+
+
+class Collected(NamedTuple):
+    """What collecting gives: where the environments stand, transitions to learn from, episodes that ended."""
+
+    state: Any
+    trajectory: Trajectory
+    finished: Finished
+
+
 class Estimate(NamedTuple):
     """What a trajectory says about its actions: how much better than expected, and what the critic should say."""
 

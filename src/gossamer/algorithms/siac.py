@@ -14,6 +14,7 @@ import tyro
 from jaxtyping import Array, Float
 
 from gossamer.algorithms.hyperparameters import traced
+from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import DiagonalGaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
 from gossamer.networks import MLP, Activation
@@ -21,7 +22,6 @@ from gossamer.returns import discounted_returns, episode_discounts
 from gossamer.types import ActorCritic, Estimate, Info, Key, Learner, Spaces, Trajectory
 
 Spread: TypeAlias = Literal["variance", "standard_deviation"]
-Weighting: TypeAlias = Literal["transitions", "tasks"]
 
 
 @traced
@@ -190,23 +190,3 @@ class SiAC:
     @property
     def _optimisers(self) -> ActorCritic:
         return ActorCritic(optax.adam(self.actor_learning_rate), optax.adam(self.critic_learning_rate))
-
-
-def transition_weights(trajectory: Trajectory, weighting: Weighting) -> Float[Array, "time env"]:
-    """The weight of each transition in a batch mean: zero where padded, summing to one.
-
-    ``transitions`` weighs all alike, 1/Σ_k T_k as in (41)-(42), so that tasks with short episodes count little;
-    ``tasks`` gives transition t of task k 1/(K T_k), which is the mean of the K tasks' own gradients (43)-(44).
-
-    Example:
-        >>> trajectory = Trajectory.padding(time=2, env=2)._replace(mask=jnp.array([[True, True], [False, True]]))
-        >>> transition_weights(trajectory, "tasks").tolist()
-        [[0.5, 0.25], [0.0, 0.25]]
-    """
-    real = trajectory.mask.astype(trajectory.reward.dtype)
-    if weighting == "transitions":
-        return real / real.sum()
-    environments = trajectory.task.shape[0]
-    per_task = jax.ops.segment_sum(real.sum(0), trajectory.task, num_segments=environments)
-    tasks = (per_task > 0).astype(real.dtype).sum()
-    return real / (per_task[trajectory.task] * tasks)[None]

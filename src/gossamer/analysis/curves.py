@@ -82,7 +82,7 @@ def read_curve(run: Path, abscissa: Abscissa = "env_steps") -> Curve:
 
     def on_grid(name: str, window: int) -> np.ndarray:
         return np.stack(
-            [np.interp(x, _column(rows, key), _smooth(_column(rows, name), window)) for rows in seeds]
+            [_interpolate(x, _column(rows, key), _smooth(_column(rows, name), window)) for rows in seeds]
         )
 
     return Curve(label, kind, x, on_grid("episodic_return", _SMOOTHING), on_grid("consensus_distance", 1))
@@ -100,11 +100,26 @@ def _column(rows: list[dict[str, Any]], name: str) -> np.ndarray:
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of the last ``window`` values, of fewer at the start."""
-    sums = np.cumsum(np.insert(values, 0, 0.0))
+    """Mean of the known values among the last ``window``, of fewer at the start; NaN where none is known."""
+    known = np.isfinite(values)
     end = np.arange(1, len(values) + 1)
     start = np.maximum(end - window, 0)
-    return (sums[end] - sums[start]) / (end - start)
+
+    def moving_sum(column: np.ndarray) -> np.ndarray:
+        sums = np.cumsum(np.insert(column, 0, 0.0))
+        return sums[end] - sums[start]
+
+    counts = moving_sum(known.astype(float))
+    totals = moving_sum(np.where(known, values, 0.0))
+    return np.divide(totals, counts, out=np.full(len(values), np.nan), where=counts > 0)
+
+
+def _interpolate(x: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Between known values; NaN before the first of them."""
+    known = np.isfinite(values)
+    if not known.any():
+        return np.full(len(x), np.nan)
+    return np.where(x < at[known][0], np.nan, np.interp(x, at[known], values[known]))
 
 
 def _describe(run: Path) -> tuple[str, str, list[Path]]:
@@ -114,6 +129,7 @@ def _describe(run: Path) -> tuple[str, str, list[Path]]:
         experiment = config["experiment"]
         algorithm = experiment["algorithm"]["class"].rpartition(":")[2]
         agents, tasks = int(experiment["agents"]), int(experiment["tasks"])
+        copies = int(experiment.get("copies", 1))
         topology = experiment["topology"].partition(":")[0]
         seed, seeds = int(experiment["seed"]), int(experiment["seeds"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -123,6 +139,8 @@ def _describe(run: Path) -> tuple[str, str, list[Path]]:
     folders = [run] if seeds == 1 else [run / f"seed-{seed + index}" for index in range(seeds)]
     if agents == 1:
         return f"centralised {algorithm} (1 agent, {tasks} tasks)", "centralised", folders
+    if topology == "isolated" and copies > 1:
+        return f"specialised {algorithm} ({agents} agents, {copies} copies each)", "isolated", folders
     if topology == "isolated":
         return f"isolated {algorithm} ({agents} agents)", "isolated", folders
     return (

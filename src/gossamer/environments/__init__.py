@@ -1,19 +1,26 @@
-"""Device environments: families of control tasks as pure functions, stepped by ``gossamer.experience``."""
+"""Families of tasks: on the device as pure functions, on the host as running simulators."""
 
+from gossamer.environments.acrobot import Acrobot, AcrobotState, AcrobotTask
 from gossamer.environments.cartpole import CartPoleBalance, CartPoleState, CartPoleSwingUp, CartPoleTask
 from gossamer.environments.pendulum import Pendulum, PendulumState, PendulumTask
-from gossamer.environments.protocol import Environment, Step
+from gossamer.environments.protocol import Environment, HostEnvironment, HostStep, Simulators, Step
 from gossamer.environments.tasks import TaskSet
 
 __all__ = [
+    "Acrobot",
+    "AcrobotState",
+    "AcrobotTask",
     "CartPoleBalance",
     "CartPoleState",
     "CartPoleSwingUp",
     "CartPoleTask",
     "Environment",
+    "HostEnvironment",
+    "HostStep",
     "Pendulum",
     "PendulumState",
     "PendulumTask",
+    "Simulators",
     "Step",
     "TaskSet",
 ]

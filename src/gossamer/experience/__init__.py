@@ -1,5 +1,5 @@
 """How an agent collects what it learns from."""
 
-from gossamer.experience.device import Episodes
+from gossamer.experience.device import Episodes, Steps
 
-__all__ = ["Episodes"]
+__all__ = ["Episodes", "Steps"]

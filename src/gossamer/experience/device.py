@@ -1,19 +1,19 @@
-"""Experience from environments that run on the device, for one agent: whole episodes, by ``lax.scan``.
+"""Experience from environments that run on the device, for one agent: whole episodes or some steps, by ``lax.scan``.
 
 It knows no algorithm: how to act is a function it is given. Environments that live on the host are not its.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from gossamer.environments.protocol import Environment
 from gossamer.errors import require_at_least
-from gossamer.types import Key, Trajectory
+from gossamer.types import Collected, Finished, Key, Trajectory
 
 Act: TypeAlias = Callable[[Key, Array], tuple[Array, Array]]
 
@@ -34,7 +34,8 @@ class Episodes:
         >>> tasks = jax.tree.map(lambda leaf: leaf[0], pendulum.task_set(4).deal(agents=1))
         >>> def still(key, observation):
         ...     return jnp.zeros(1), jnp.zeros(())
-        >>> Episodes(episodes_per_environment=2).collect(pendulum, still, jax.random.key(0), tasks).reward.shape
+        >>> episodes = Episodes(episodes_per_environment=2)
+        >>> episodes.collect(pendulum, still, jax.random.key(0), tasks, state=()).trajectory.reward.shape
         (3, 8)
     """
 
@@ -44,7 +45,11 @@ class Episodes:
     def __post_init__(self) -> None:
         require_at_least("episodes_per_environment", self.episodes_per_environment, 1)
 
-    def collect(self, environment: Environment, act: Act, key: Key, tasks: Any) -> Trajectory:
+    def init(self, environment: Environment, key: Key, tasks: Any) -> tuple[()]:
+        """Nothing is carried from one update to the next."""
+        return ()
+
+    def collect(self, environment: Environment, act: Act, key: Key, tasks: Any, state: Any) -> Collected:
         """Play the episodes of one agent.
 
         Args:
@@ -52,9 +57,10 @@ class Episodes:
             act: an action and its log-probability, from a key and one observation.
             key: the source of every random choice.
             tasks: task parameters with leaves ``[env]``.
+            state: what ``init`` returned.
 
         Returns:
-            A trajectory of ``environment.max_steps`` rows and ``env · episodes_per_environment`` columns, the episodes
+            The same state, and a trajectory of ``environment.max_steps`` rows and ``env · episodes_per_environment`` columns, the episodes
             of one environment side by side.
         """
         environments = len(jax.tree.leaves(tasks)[0])
@@ -67,7 +73,120 @@ class Episodes:
         times = jnp.arange(1, environment.max_steps + 1)
         alive = jnp.ones(len(number), bool)
         _, transitions = jax.lax.scan(play, (states, alive), (times, act_keys))
-        return Trajectory(*transitions, task=number)
+        trajectory = Trajectory(*transitions, task=number)
+        return Collected(state, trajectory, _finished(trajectory, environments))
+
+
+class Playing(NamedTuple):
+    """Where the environments of one agent stand between two updates.
+
+    ``elapsed`` counts steps of the episode in progress, ``earned`` sums its rewards.
+    """
+
+    states: Any
+    elapsed: Int[Array, " env"]
+    earned: Float[Array, " env"]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A fixed number of steps in each environment, across the ends of episodes (A2C's horizon T).
+
+    An environment whose episode ends starts anew at once; the transition that ended it holds the final observation.
+
+    Raises:
+        InputError: if ``steps`` is below 1.
+
+    Example:
+        >>> from gossamer.environments import Pendulum
+        >>> pendulum = Pendulum(max_steps=2)
+        >>> tasks = jax.tree.map(lambda leaf: leaf[0], pendulum.task_set(4).deal(agents=1))
+        >>> def still(key, observation):
+        ...     return jnp.zeros(1), jnp.zeros(())
+        >>> steps = Steps(steps=5)
+        >>> state = steps.init(pendulum, jax.random.key(0), tasks)
+        >>> steps.collect(pendulum, still, jax.random.key(1), tasks, state).finished.episodes.tolist()
+        [2.0, 2.0, 2.0, 2.0]
+    """
+
+    steps: int = 60
+    """T, steps in each environment for one update."""
+
+    def __post_init__(self) -> None:
+        require_at_least("steps", self.steps, 1)
+
+    def init(self, environment: Environment, key: Key, tasks: Any) -> Playing:
+        """Every environment at the start of an episode."""
+        count = len(jax.tree.leaves(tasks)[0])
+        states = jax.vmap(environment.reset)(jax.random.split(key, count), tasks)
+        return Playing(states, jnp.zeros(count, jnp.int32), jnp.zeros(count))
+
+    def collect(self, environment: Environment, act: Act, key: Key, tasks: Any, state: Playing) -> Collected:
+        """Go on with every environment of one agent.
+
+        Args:
+            environment: the dynamics.
+            act: an action and its log-probability, from a key and one observation.
+            key: the source of every random choice.
+            tasks: task parameters with leaves ``[env]``.
+            state: where the environments stand.
+
+        Returns:
+            Where they stand then, and a trajectory of ``steps`` rows and a column for each environment, all real.
+        """
+        count = len(jax.tree.leaves(tasks)[0])
+        reset_key, act_key = jax.random.split(key)
+        # All fresh starts in one go, which is cheaper than one at every step of the scan.
+        starts = jax.vmap(jax.vmap(environment.reset), in_axes=(0, None))(
+            jax.random.split(reset_key, (self.steps, count)), tasks
+        )
+        act_keys = jax.random.split(act_key, (self.steps, count))
+        play = _endless_step(environment, act, tasks)
+        state, (transitions, finished) = jax.lax.scan(play, state, (starts, act_keys))
+        trajectory = Trajectory(*transitions, task=jnp.arange(count))
+        return Collected(state, trajectory, jax.tree.map(lambda rows: rows.sum(0), finished))
+
+
+def _endless_step(environment: Environment, act: Act, tasks: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """The scan's body: one step of every environment, and a fresh start where that ended an episode."""
+    observe = jax.vmap(environment.observe)
+
+    def play(before: Playing, now: tuple[Any, Array]) -> tuple[Playing, Any]:
+        starts, keys = now
+        observation = observe(before.states, tasks)
+        action, log_prob = jax.vmap(act)(keys, observation)
+        step = jax.vmap(environment.step)(before.states, action, tasks)
+        elapsed, earned = before.elapsed + 1, before.earned + step.reward
+        truncated = ~step.terminated & (elapsed >= environment.max_steps)
+        ended = step.terminated | truncated
+        states = jax.tree.map(lambda start, on: _where(ended, start, on), starts, step.state)
+        following = observe(step.state, tasks)
+        real = jnp.ones_like(ended)
+        transition = (observation, action, log_prob, step.reward, following, step.terminated, truncated, real)
+        finished = Finished(
+            ended.astype(earned.dtype),
+            jnp.where(ended, earned, 0.0),
+            jnp.where(ended, elapsed, 0).astype(earned.dtype),
+        )
+        after = Playing(states, jnp.where(ended, 0, elapsed), jnp.where(ended, 0.0, earned))
+        return after, (transition, finished)
+
+    return play
+
+
+def _finished(trajectory: Trajectory, environments: int) -> Finished:
+    """Of a trajectory of whole episodes."""
+
+    def per_environment(column: Array) -> Array:
+        column = column.astype(trajectory.reward.dtype)
+        return jax.ops.segment_sum(column, trajectory.task, num_segments=environments)
+
+    real = trajectory.mask
+    return Finished(
+        episodes=per_environment((trajectory.terminated | trajectory.truncated).sum(0)),
+        returns=per_environment(jnp.where(real, trajectory.reward, 0.0).sum(0)),
+        lengths=per_environment(real.sum(0)),
+    )
 
 
 def _episode_step(environment: Environment, act: Act, tasks: Any) -> Callable[[Any, Any], tuple[Any, Any]]:

@@ -3,6 +3,14 @@
 from collections.abc import Callable
 
 from gossamer.experiment import Experiment
+from gossamer.recipes.a2c import (
+    acrobot,
+    acrobot_centralised,
+    acrobot_specialised,
+    centralised_a2c,
+    diffusion,
+    specialised_a2c,
+)
 from gossamer.recipes.control import (
     cartpole_balance,
     cartpole_balance_centralised,
@@ -16,6 +24,9 @@ from gossamer.recipes.control import (
 RECIPES: dict[str, Callable[[], Experiment]] = {
     recipe.__name__.replace("_", "-"): recipe
     for recipe in (
+        acrobot,
+        acrobot_centralised,
+        acrobot_specialised,
         cartpole_balance,
         cartpole_balance_centralised,
         cartpole_swingup,
@@ -27,11 +38,17 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
 
 __all__ = [
     "RECIPES",
+    "acrobot",
+    "acrobot_centralised",
+    "acrobot_specialised",
     "cartpole_balance",
     "cartpole_balance_centralised",
     "cartpole_swingup",
     "cartpole_swingup_centralised",
     "centralised",
+    "centralised_a2c",
+    "diffusion",
     "pendulum",
     "pendulum_centralised",
+    "specialised_a2c",
 ]

@@ -1,6 +1,7 @@
-"""The whole population as one XLA program: chunks of synchronous rounds, seeds and agents as batch axes.
+"""The whole population as one XLA program: chunks of rounds, seeds and agents as batch axes.
 
-It writes nothing and knows no concrete algorithm, environment or topology; it returns records.
+Rounds are synchronous, or waves of a schedule: then some agents rest and messages may be late or lost. It writes
+nothing and knows no concrete algorithm, environment or topology; it returns records.
 """
 
 from collections.abc import Callable
@@ -13,24 +14,32 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gossamer.algorithms.protocol import Algorithm
 from gossamer.mixing import Mixer, mix
-from gossamer.rounds import AgentRound, Experience, act_and_adapt
-from gossamer.types import Key, Learner, Message
+from gossamer.rounds import AgentRound, Experience, act_and_adapt, learn_from
+from gossamer.runtimes.mailbox import AnyMailbox, Delivery
+from gossamer.types import Collected, Key, Learner, Message
 
 InitialParameters: TypeAlias = Literal["independent", "shared"]
 
 
 class Population(NamedTuple):
-    """The state of a run between two rounds: learners with leaves ``[seed, agent, ...]``, rounds finished."""
+    """The state of a run between two rounds: leaves ``[seed, ...]``, and how many rounds are finished.
+
+    ``environments`` is where every agent's environments stand (empty where each round starts anew), ``mail`` what
+    is under way between agents (empty in lockstep).
+    """
 
     learner: Learner
+    environments: Any
+    mail: Any
     round: Int[Array, ""]
 
 
 class RoundRecord(NamedTuple):
-    """What is reported of a round; ``run_chunk`` stacks them on a leading ``round`` axis.
+    """What is reported of some successive rounds; ``run_chunk`` stacks several on a leading ``record`` axis.
 
-    ``consensus_distance`` is the root mean square distance of the agents' parameters to their mean after the
-    combination, √(1/N Σ_k ‖x_k − x̄‖²). ``finite`` says of each agent whether all it was about to send was.
+    ``agents`` are sums over the rounds. ``consensus_distance`` is the root mean square distance of the agents'
+    parameters to their mean after the last combination, √(1/N Σ_k ‖x_k − x̄‖²). ``finite`` says of each agent
+    whether all it was about to send was, in every round.
     """
 
     agents: AgentRound
@@ -47,30 +56,48 @@ def agent_key(seed: Int[Array, ""], agent: Int[Array, ""], round: Int[Array, ""]
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), agent), round)
 
 
-@partial(jax.jit, static_argnames=("agents", "initial_parameters"))
+@partial(jax.jit, static_argnames=("agents", "initial_parameters", "environment", "experience", "block"))
 def initialise(
     algorithm: Algorithm,
     seeds: Int[Array, " seed"],
+    tasks: Any = None,
+    mailbox: AnyMailbox | None = None,
     *,
     agents: int,
     initial_parameters: InitialParameters = "independent",
+    environment: Any = None,
+    experience: Experience | None = None,
+    block: int | None = None,
 ) -> Population:
     """A population before its first round.
 
     Args:
         algorithm: what every agent learns with.
         seeds: one run each.
+        tasks: task parameters with leaves ``[agent, env]``.
+        mailbox: how messages travel; by default all at once.
         agents: how many there are.
         initial_parameters: each agent's own (Diff-DAC's Algorithm 1), or agent 0's for all (GALA).
+        environment: the dynamics; none where environments are on the host.
+        experience: how each agent collects.
+        block: how many agents are made at once; all by default.
     """
+    zero = jnp.zeros((), jnp.int32)
 
-    def one(seed: Array, agent: Array) -> Learner:
+    def one(seed: Array, agent: Array, _: Any, task: Any) -> tuple[Learner, Any]:
         source = agent if initial_parameters == "independent" else jnp.zeros_like(agent)
-        return algorithm.init(agent_key(seed, source, jnp.zeros((), jnp.int32)))
+        learner = algorithm.init(agent_key(seed, source, zero))
+        if experience is None:
+            return learner, ()
+        # Environments start apart also where parameters do not, and from a key that no round uses.
+        start_key = jax.random.fold_in(agent_key(seed, agent, zero), 1)
+        return learner, experience.init(environment, start_key, task)
 
-    over_agents = jax.vmap(one, in_axes=(None, 0))
-    learners = jax.vmap(over_agents, in_axes=(0, None))(seeds, jnp.arange(agents))
-    return Population(learners, jnp.zeros((), jnp.int32))
+    learners, environments = _for_all(one, seeds, agents, block or agents * len(seeds), (), tasks)
+    mail = ()
+    if mailbox is not None:
+        mail = jax.vmap(mailbox.init)(jax.vmap(jax.vmap(algorithm.message))(learners))
+    return Population(learners, environments, mail, zero)
 
 
 @partial(
@@ -79,10 +106,12 @@ def initialise(
 def run_chunk(
     population: Population,
     algorithm: Algorithm,
-    mixer: Mixer,
+    mixer: Mixer | AnyMailbox,
     tasks: Any,
     seeds: Int[Array, " seed"],
     rounds: Int[Array, ""],
+    every: Int[Array, ""] | int = 1,
+    deliveries: Delivery | None = None,
     *,
     environment: Any,
     experience: Experience,
@@ -98,37 +127,124 @@ def run_chunk(
     Args:
         population: the state; its buffers are donated.
         algorithm: what every agent learns with.
-        mixer: how messages are combined.
+        mixer: how messages are combined: weights in lockstep, a mailbox under a schedule.
         tasks: task parameters with leaves ``[agent, env]``.
         seeds: one run each.
-        rounds: how many rounds to run, at most ``capacity``.
+        rounds: how many rounds to run.
+        every: rounds that share a record; the boundaries are its multiples.
+        deliveries: what the schedule says of each round, with leaves ``[round, seed, ...]``; none in lockstep.
         environment: the dynamics.
         experience: how each agent collects.
-        capacity: room for records, in rounds.
+        capacity: room for records.
         block: how many agents (of all seeds together) act and adapt at once; the rest wait their turn.
 
     Returns:
-        The state after the chunk, and records with a leading axis of ``capacity``, the first ``rounds`` filled.
+        The state after the chunk, and records with a leading axis of ``capacity``, of which those are filled that the
+        rounds fall into.
     """
+    first = population.round // every
 
-    def one_round(before: Population) -> tuple[Population, RoundRecord]:
-        number = before.round + 1
-        adapted, report = _act_and_adapt_all(
-            algorithm, experience, environment, before.learner, tasks, seeds, number, block
+    def one_round(before: Population, now: Delivery | None) -> tuple[Population, RoundRecord]:
+        learner, environments, report = _act_and_adapt_all(
+            algorithm, experience, environment, before, tasks, seeds, block
         )
-        messages = jax.vmap(jax.vmap(algorithm.message))(adapted)
-        mixed = jax.vmap(lambda message: mix(mixer, message, before.round))(messages)
-        combined = jax.vmap(jax.vmap(algorithm.absorb))(adapted, mixed)
-        record = RoundRecord(report, jax.vmap(consensus_distance)(mixed), _all_finite(messages))
-        return Population(combined, number), record
+        adapted = before._replace(learner=learner, environments=environments)
+        return communicate(algorithm, mixer, before, adapted, report, now)
 
     def write(index: Array, carry: tuple[Population, RoundRecord]) -> tuple[Population, RoundRecord]:
-        after, record = one_round(carry[0])
-        return after, jax.tree.map(lambda rows, row: rows.at[index].set(row), carry[1], record)
+        now = jax.tree.map(lambda leaf: leaf[index], deliveries)
+        slot = carry[0].round // every - first
+        after, record = one_round(carry[0], now)
+        return after, add_record(carry[1], record, slot)
 
-    _, record = jax.eval_shape(one_round, population)
+    _, record = jax.eval_shape(one_round, population, jax.tree.map(lambda leaf: leaf[0], deliveries))
+    return jax.lax.fori_loop(0, rounds, write, (population, no_records(record, capacity)))
+
+
+@jax.jit
+def act_for_all(
+    algorithm: Algorithm,
+    learners: Learner,
+    seeds: Int[Array, " seed"],
+    done: Int[Array, ""],
+    step: Int[Array, ""] | int,
+    observations: Float[Array, "seed agent env observation"],
+) -> tuple[Array, Array]:
+    """Actions and log-probabilities for what all agents see on the host in one step of round ``done`` + 1."""
+
+    def one(seed: Array, agent: Array, learner: Learner, seen: Array) -> tuple[Array, Array]:
+        collect_key, _ = jax.random.split(agent_key(seed, agent, done + 1))
+        keys = jax.random.split(jax.random.fold_in(collect_key, step), len(seen))
+        return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(learner.params, keys, seen)
+
+    over_agents = jax.vmap(one, in_axes=(None, 0, 0, 0))
+    agents = jnp.arange(observations.shape[1])
+    return jax.vmap(over_agents, in_axes=(0, None, 0, 0))(seeds, agents, learners, observations)
+
+
+@partial(jax.jit, donate_argnames="population")
+def learn_for_all(
+    population: Population,
+    algorithm: Algorithm,
+    mixer: Mixer | AnyMailbox,
+    collected: Collected,
+    seeds: Int[Array, " seed"],
+    now: Delivery | None,
+) -> tuple[Population, RoundRecord]:
+    """The rest of a round whose experience, with leaves ``[seed, agent, ...]``, was collected on the host."""
+
+    def one(seed: Array, agent: Array, learner: Learner, part: Collected) -> tuple[Learner, AgentRound]:
+        _, adapt_key = jax.random.split(agent_key(seed, agent, population.round + 1))
+        return learn_from(algorithm, learner, part, adapt_key)
+
+    over_agents = jax.vmap(one, in_axes=(None, 0, 0, 0))
+    agents = jnp.arange(collected.trajectory.reward.shape[1])
+    learner, report = jax.vmap(over_agents, in_axes=(0, None, 0, 0))(
+        seeds, agents, population.learner, collected
+    )
+    adapted = population._replace(learner=learner)
+    return communicate(algorithm, mixer, population, adapted, report, now)
+
+
+def communicate(
+    algorithm: Algorithm,
+    mixer: Any,
+    before: Population,
+    adapted: Population,
+    report: AgentRound,
+    now: Delivery | None,
+) -> tuple[Population, RoundRecord]:
+    """The rest of a round once everybody has adapted: who rests stays as it was, messages travel and are combined."""
+    if now is not None:
+        adapted = adapted._replace(
+            learner=_where(now.adapts, adapted.learner, before.learner),
+            environments=_where(now.adapts, adapted.environments, before.environments),
+        )
+        report = jax.tree.map(lambda leaf: jnp.where(_like(now.adapts, leaf), leaf, 0), report)
+    messages = jax.vmap(jax.vmap(algorithm.message))(adapted.learner)
+    if now is None:
+        mail, mixed = (), jax.vmap(lambda message: mix(mixer, message, before.round))(messages)
+    else:
+        earlier = jax.vmap(jax.vmap(algorithm.message))(before.learner)
+        mail, mixed = jax.vmap(mixer.exchange)(before.mail, earlier, messages, now)
+    combined = jax.vmap(jax.vmap(algorithm.absorb))(adapted.learner, mixed)
+    record = RoundRecord(report, jax.vmap(consensus_distance)(mixed), _all_finite(messages))
+    return Population(combined, adapted.environments, mail, before.round + 1), record
+
+
+def no_records(record: RoundRecord, capacity: int) -> RoundRecord:
+    """Room for records of the shape of one."""
     rows = jax.tree.map(lambda row: jnp.zeros((capacity, *row.shape), row.dtype), record)
-    return jax.lax.fori_loop(0, rounds, write, (population, rows))
+    return rows._replace(finite=jnp.ones_like(rows.finite))
+
+
+def add_record(rows: RoundRecord, record: RoundRecord, slot: Int[Array, ""] | int) -> RoundRecord:
+    """The rows with one round more in row ``slot``."""
+    return RoundRecord(
+        agents=jax.tree.map(lambda total, row: total.at[slot].add(row), rows.agents, record.agents),
+        consensus_distance=rows.consensus_distance.at[slot].set(record.consensus_distance),
+        finite=rows.finite.at[slot].min(record.finite),
+    )
 
 
 def consensus_distance(messages: Message) -> Float[Array, ""]:
@@ -154,25 +270,42 @@ def _act_and_adapt_all(
     algorithm: Algorithm,
     experience: Experience,
     environment: Any,
-    learners: Learner,
+    population: Population,
     tasks: Any,
     seeds: Array,
-    number: Array,
     block: int,
-) -> tuple[Learner, AgentRound]:
+) -> tuple[Learner, Any, AgentRound]:
     """Every agent of every seed up to its message, ``block`` of them at a time."""
-    agents = jax.tree.leaves(tasks)[0].shape[0]
+    number = population.round + 1
 
-    def one(seed: Array, agent: Array, learner: Learner, task: Any) -> tuple[Learner, AgentRound]:
+    def one(seed: Array, agent: Array, state: Any, task: Any) -> tuple[Learner, Any, AgentRound]:
         key = agent_key(seed, agent, number)
-        return act_and_adapt(algorithm, experience, environment, learner, task, key)
+        learner, environments = state
+        return act_and_adapt(algorithm, experience, environment, learner, environments, task, key)
 
+    agents = jax.tree.leaves(tasks)[0].shape[0]
+    state = (population.learner, population.environments)
+    return _for_all(one, seeds, agents, block, state, tasks)
+
+
+def _for_all(
+    function: Callable[..., Any], seeds: Array, agents: int, block: int, state: Any, tasks: Any
+) -> Any:
+    """``function(seed, agent, state, task)`` for every agent of every seed, with states ``[seed, agent, ...]``."""
     every_seed = jnp.repeat(seeds, agents)
     every_agent = jnp.tile(jnp.arange(agents), len(seeds))
+    every_state = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), state)
     every_task = jax.tree.map(lambda leaf: jnp.tile(leaf, (len(seeds), 1)), tasks)
-    every_learner = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), learners)
-    after = in_blocks(one, block)(every_seed, every_agent, every_learner, every_task)
-    return jax.tree.map(lambda leaf: leaf.reshape(len(seeds), agents, *leaf.shape[1:]), after)
+    result = in_blocks(function, block)(every_seed, every_agent, every_state, every_task)
+    return jax.tree.map(lambda leaf: leaf.reshape(len(seeds), agents, *leaf.shape[1:]), result)
+
+
+def _where(chosen: Bool[Array, "seed agent"], new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(_like(chosen, x), x, y), new, old)
+
+
+def _like(chosen: Bool[Array, "seed agent"], leaf: Array) -> Array:
+    return chosen.reshape(chosen.shape + (1,) * (leaf.ndim - 2))
 
 
 def in_blocks(function: Callable[..., Any], block: int) -> Callable[..., Any]:

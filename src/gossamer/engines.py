@@ -1,0 +1,289 @@
+"""What advances a population by some rounds: the device alone, or the host's simulators and the device in turn.
+
+It brings together the parts of an experiment, its runtime and its schedule; folders and progress are not its.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from gossamer.experience.host import HostSteps
+from gossamer.experiment import Experiment, Parts, initial_population, on_host, tree_bytes
+from gossamer.runtimes.mailbox import Delivery
+from gossamer.runtimes.vectorised import (
+    Population,
+    RoundRecord,
+    act_for_all,
+    learn_for_all,
+    run_chunk,
+)
+from gossamer.schedules import Simulation, Wave
+
+MOST_ROUNDS = 256  # in one call; their deliveries lie in memory together
+_RECORDS = 64
+
+
+class Traffic(NamedTuple):
+    """Messages of some rounds, per seed: handed to links, lost on them, combined; ages in updates."""
+
+    sent: Int[np.ndarray, " seed"]
+    lost: Int[np.ndarray, " seed"]
+    combined: Int[np.ndarray, " seed"]
+    total_age: Int[np.ndarray, " seed"]
+    oldest: Int[np.ndarray, " seed"]
+
+    @classmethod
+    def none(cls, seeds: int) -> "Traffic":
+        """No message."""
+        return cls(*(np.zeros(seeds, np.int64) for _ in cls._fields))
+
+    def and_then(self, later: "Traffic") -> "Traffic":
+        """That of both stretches of rounds."""
+        sums = (a + b for a, b in zip(self[:-1], later[:-1], strict=True))
+        return Traffic(*sums, oldest=np.maximum(self.oldest, later.oldest))
+
+
+class Report(NamedTuple):
+    """What happened in some successive rounds that share a record; leaves ``[seed, ...]`` on the host."""
+
+    rounds: int
+    record: RoundRecord
+    traffic: Traffic
+
+    def and_then(self, later: "Report") -> "Report":
+        """The report of both stretches of rounds."""
+        record = RoundRecord(
+            agents=jax.tree.map(np.add, self.record.agents, later.record.agents),
+            consensus_distance=later.record.consensus_distance,
+            finite=self.record.finite & later.record.finite,
+        )
+        return Report(self.rounds + later.rounds, record, self.traffic.and_then(later.traffic))
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """How a population of one experiment moves on."""
+
+    def start(self) -> Population:
+        """The population before its first round."""
+        ...
+
+    def most_rounds(self, every: int) -> int:
+        """How many rounds one call of ``advance`` may be asked for."""
+        ...
+
+    def advance(self, population: Population, rounds: int, every: int) -> tuple[Population, list[Report]]:
+        """Some rounds on, and a report for each stretch between multiples of ``every``, the ends included."""
+        ...
+
+    def saved(self, population: Population) -> Population:
+        """The population with all that a checkpoint must hold."""
+        ...
+
+    def restore(self, population: Population) -> Population:
+        """Go on from what ``saved`` gave."""
+        ...
+
+    def close(self) -> None:
+        """Let go of simulators."""
+        ...
+
+
+def engine_of(experiment: Experiment, parts: Parts) -> "Engine":
+    """The engine that an experiment's environment calls for."""
+    return (HostEngine if on_host(parts.environment) else DeviceEngine)(experiment, parts)
+
+
+class DeviceEngine:
+    """Whole chunks of rounds on the device."""
+
+    def __init__(self, experiment: Experiment, parts: Parts):
+        self._experiment, self._parts = experiment, parts
+        self._events = _Events(parts)
+
+    def start(self) -> Population:
+        """The population before its first round."""
+        parts = self._parts
+        return initial_population(parts.algorithm, self._experiment, parts.mailbox, parts.tasks)
+
+    def most_rounds(self, every: int) -> int:
+        """As many as there is room for, in records and deliveries."""
+        return min(_RECORDS * every, MOST_ROUNDS)
+
+    def advance(self, population: Population, rounds: int, every: int) -> tuple[Population, list[Report]]:
+        """One program for all rounds."""
+        parts, done = self._parts, int(population.round)
+        lengths = _stretches(done, rounds, every)
+        deliveries, traffic = self._events.next(lengths, capacity=self.most_rounds(every))
+        population, record = run_chunk(
+            population,
+            parts.algorithm,
+            parts.mixer if parts.mailbox is None else parts.mailbox,
+            parts.tasks,
+            parts.seeds,
+            jnp.asarray(rounds, jnp.int32),
+            jnp.asarray(every, jnp.int32),
+            deliveries,
+            environment=parts.environment,
+            experience=parts.experience,
+            capacity=_RECORDS + 1,
+            block=parts.block,
+        )
+        rows = jax.device_get(record)
+        return population, [
+            Report(length, jax.tree.map(lambda leaf, i=i: leaf[i], rows), traffic[i])
+            for i, length in enumerate(lengths)
+        ]
+
+    def saved(self, population: Population) -> Population:
+        """The population is all there is."""
+        return population
+
+    def restore(self, population: Population) -> Population:
+        """The schedule's events are brought to the same round."""
+        self._events.skip(int(population.round))
+        return population
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class HostEngine:
+    """Round by round: simulators of all agents on the host, acting, adapting and mixing on the device."""
+
+    def __init__(self, experiment: Experiment, parts: Parts):
+        self._experiment, self._parts = experiment, parts
+        self._events = _Events(parts)
+        self._host = HostSteps(
+            parts.environment, parts.experience.steps, parts.tasks, np.asarray(parts.seeds)
+        )
+
+    def start(self) -> Population:
+        """The population before its first round; every simulator starts an episode."""
+        self._host.start()
+        parts = self._parts
+        return initial_population(parts.algorithm, self._experiment, parts.mailbox, parts.tasks)
+
+    def most_rounds(self, every: int) -> int:
+        """As many as the schedule's events are asked for at once."""
+        return MOST_ROUNDS
+
+    def advance(self, population: Population, rounds: int, every: int) -> tuple[Population, list[Report]]:
+        """Collect, learn and mix, one round after the other."""
+        parts, reports = self._parts, []
+        for length in _stretches(int(population.round), rounds, every):
+            deliveries, (traffic,) = self._events.next([length], capacity=length)
+            for index in range(length):
+                now = jax.tree.map(lambda leaf, i=index: leaf[i], deliveries)
+                act = partial(act_for_all, parts.algorithm, population.learner, parts.seeds, population.round)
+                collected = self._host.collect(act, None if now is None else now.adapts)
+                population, record = learn_for_all(
+                    population,
+                    parts.algorithm,
+                    parts.mixer if parts.mailbox is None else parts.mailbox,
+                    collected,
+                    parts.seeds,
+                    now,
+                )
+                report = Report(1, jax.device_get(record), traffic)
+                reports.append(report) if index == 0 else reports.append(
+                    reports.pop().and_then(report._replace(traffic=Traffic.none(len(parts.seeds))))
+                )
+        return population, reports
+
+    def saved(self, population: Population) -> Population:
+        """With the simulators' state, where they can tell it."""
+        return population._replace(environments=self._host.state())
+
+    def restore(self, population: Population) -> Population:
+        """Simulators that cannot be restored start new episodes: the learner is exact, its experience is not."""
+        self._events.skip(int(population.round))
+        self._host.restore(population.environments)
+        return population._replace(environments=())
+
+    def close(self) -> None:
+        """Close the simulators."""
+        self._host.close()
+
+
+class _Events:
+    """The schedules of all seeds, wave by wave; in lockstep only their traffic."""
+
+    def __init__(self, parts: Parts):
+        self._parts = parts
+        self._lockstep = parts.mailbox is None
+        self._done = 0
+        self._simulations = [
+            Simulation(parts.schedule, parts.links, seed=int(seed))
+            for seed in (() if self._lockstep else parts.seeds)
+        ]
+
+    def skip(self, rounds: int) -> None:
+        """Come to where ``rounds`` rounds are over."""
+        self._done = rounds
+        for simulation in self._simulations:
+            simulation.skip(rounds)
+
+    def next(self, lengths: list[int], capacity: int) -> tuple[Delivery | None, list[Traffic]]:
+        """Deliveries of the coming rounds, with room for ``capacity``, and the traffic of each stretch of them."""
+        if self._lockstep:
+            return None, [self._plain(length) for length in lengths]
+        deliveries: list[Delivery] = []
+        traffic = []
+        for length in lengths:
+            waves = [[simulation.wave() for simulation in self._simulations] for _ in range(length)]
+            deliveries += [_stacked([Delivery.of(wave) for wave in row]) for row in waves]
+            traffic.append(_traffic(waves))
+        deliveries += [deliveries[-1]] * (capacity - len(deliveries))
+        return _stacked(deliveries), traffic
+
+    def _plain(self, length: int) -> Traffic:
+        """Everybody's message on every link of the phase, at once."""
+        links, parts = self._parts.links, self._parts
+        phases = (np.arange(self._done, self._done + length)) % links.period
+        self._done += length
+        sent = np.full(len(parts.seeds), (links.weight[phases] > 0).sum())
+        zero = np.zeros_like(sent)
+        return Traffic(sent, zero, sent, zero, zero)
+
+
+def message_bytes(parts: Parts) -> int:
+    """Bytes of one message; those of push-sum hold its mass and running sums as two numbers each."""
+    learner = jax.eval_shape(parts.algorithm.init, jax.random.key(0))
+    plain = tree_bytes(jax.eval_shape(parts.algorithm.message, learner))
+    return 2 * (plain + 4) if parts.schedule.rule == "push_sum" else plain
+
+
+def _stretches(done: int, rounds: int, every: int) -> list[int]:
+    """Lengths of the stretches of rounds between multiples of ``every``.
+
+    Example:
+        >>> _stretches(done=3, rounds=6, every=4)
+        [1, 4, 1]
+    """
+    ends = [*range((done // every + 1) * every, done + rounds, every), done + rounds]
+    return np.diff([done, *ends]).tolist()
+
+
+def _stacked(deliveries: list[Delivery]) -> Delivery:
+    return Delivery(*(np.stack(leaves) for leaves in zip(*deliveries, strict=True)))
+
+
+def _traffic(waves: list[list[Wave]]) -> Traffic:
+    def of(
+        measure: Callable[[Wave], Any], total: Callable[[Any], Any] = np.sum
+    ) -> Float[np.ndarray, " seed"]:
+        return np.array([total([measure(wave) for wave in seed]) for seed in zip(*waves, strict=True)])
+
+    return Traffic(
+        sent=of(lambda wave: wave.sent.sum()),
+        lost=of(lambda wave: (wave.lost | wave.overtaken).sum()),
+        combined=of(lambda wave: (wave.age >= 0).sum()),
+        total_age=of(lambda wave: wave.age[wave.age >= 0].sum()),
+        oldest=of(lambda wave: wave.age.max(initial=0), np.max),
+    )

@@ -1,0 +1,55 @@
+"""Running means and variances of a stream of batches. It knows neither observations nor rewards, nor who shares them."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+class Moments(NamedTuple):
+    """Count, mean and mean square of all values so far, per component.
+
+    The mean square and not the variance, so that a weighted mean of several ``Moments`` is that of the pooled
+    values (where counts are equal): diffusion may mix them like parameters.
+
+    Example:
+        >>> seen = Moments.none(1).merged(Moments.of(jnp.array([[1.0], [3.0]]), jnp.array([True, True])))
+        >>> float(seen.mean[0]), float(seen.variance[0])
+        (2.0, 1.0)
+    """
+
+    count: Float[Array, ""]
+    mean: Float[Array, " component"]
+    square: Float[Array, " component"]
+
+    @classmethod
+    def none(cls, components: int) -> "Moments":
+        """Nothing seen yet: mean 0, variance 1."""
+        return cls(jnp.zeros(()), jnp.zeros(components), jnp.ones(components))
+
+    @classmethod
+    def of(cls, values: Float[Array, "*batch component"], counted: Bool[Array, "*batch"]) -> "Moments":
+        """Those of one batch, of the values that are counted."""
+        weight = counted.astype(values.dtype)[..., None]
+        count = weight.sum()
+        axes = tuple(range(values.ndim - 1))
+        total = jnp.maximum(count, 1.0)
+        return cls(count, (weight * values).sum(axes) / total, (weight * values**2).sum(axes) / total)
+
+    @property
+    def variance(self) -> Float[Array, " component"]:
+        """Of all values so far, at least 0."""
+        return jnp.maximum(self.square - self.mean**2, 0.0)
+
+    def merged(self, other: "Moments") -> "Moments":
+        """Those of both streams together."""
+        count = self.count + other.count
+        share = other.count / jnp.maximum(count, 1.0)
+        mean = self.mean + share * (other.mean - self.mean)
+        return Moments(count, mean, self.square + share * (other.square - self.square))
+
+    def standardise(
+        self, values: Float[Array, "*batch component"], limit: float = 10.0
+    ) -> Float[Array, "*batch component"]:
+        """Values less their mean in standard deviations, clipped at ±``limit``."""
+        return jnp.clip((values - self.mean) / jnp.sqrt(self.variance + 1e-8), -limit, limit)
