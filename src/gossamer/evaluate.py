@@ -1,5 +1,6 @@
 """How good a trained population is: every agent on every task, greedily or sampled. Nothing is learned here."""
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from gossamer.algorithms.protocol import Algorithm
 from gossamer.environments import TaskSet
 from gossamer.errors import require_at_least
 from gossamer.experience.device import Episodes
+from gossamer.experiment import on_host
 from gossamer.records import write_json
 from gossamer.train import restore_population
 from gossamer.types import Key, Params
@@ -54,8 +56,10 @@ class Evaluation(NamedTuple):
         return self.returns.mean(3).min((0, 1))
 
 
-def evaluate(run: Path, episodes: int = 10, greedy: bool = True, seed: int = 0) -> Evaluation:
-    """Play episodes on every task of a run with the agents of its newest checkpoint.
+def evaluate(
+    run: Path, episodes: int = 10, greedy: bool = True, seed: int = 0, task_set: TaskSet | None = None
+) -> Evaluation:
+    """Play episodes on every task of a run, or on others, with the agents of its newest checkpoint.
 
     Populations of more than 25 agents are represented by 25 at even distances.
 
@@ -64,6 +68,7 @@ def evaluate(run: Path, episodes: int = 10, greedy: bool = True, seed: int = 0) 
         episodes: per agent and task, at least 1.
         greedy: play the most probable action; sampled otherwise, as in training.
         seed: of the initial states and the sampled actions.
+        task_set: tasks that nobody trained on (zero-shot); by default those of the run.
 
     Raises:
         InputError: the folder holds no run, or ``episodes`` is below 1.
@@ -72,12 +77,14 @@ def evaluate(run: Path, episodes: int = 10, greedy: bool = True, seed: int = 0) 
     experiment, parts, population = restore_population(run)
     agent = np.unique(np.linspace(0, experiment.agents - 1, _MOST_AGENTS).round().astype(int))
     params = jax.tree.map(lambda leaf: leaf[:, agent], population.learner.params)
-    tasks = jax.tree.map(lambda leaf: leaf[0], parts.task_set.deal(agents=1))
-    returns = _play_all(
-        parts.algorithm, params, tasks, jax.random.key(seed), parts.environment, episodes, greedy
-    )
-    trained = np.stack([np.isin(range(len(parts.task_set)), parts.task_index[i]) for i in agent])
-    return Evaluation(parts.task_set, agent, trained, np.asarray(returns))
+    played = task_set or parts.task_set
+    tasks = jax.tree.map(lambda leaf: leaf[0], played.deal(agents=1))
+    play = _play_on_host if on_host(parts.environment) else _play_all
+    returns = play(parts.algorithm, params, tasks, jax.random.key(seed), parts.environment, episodes, greedy)
+    trained = np.zeros((len(agent), len(played)), bool)
+    if task_set is None:
+        trained = np.stack([np.isin(range(len(played)), parts.task_index[i]) for i in agent])
+    return Evaluation(played, agent, trained, np.asarray(returns))
 
 
 def table(evaluation: Evaluation) -> str:
@@ -120,6 +127,48 @@ def _columns(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
 def _number(value: np.floating) -> str:
     return "–" if np.isnan(value) else f"{value:.1f}"
+
+
+def _play_on_host(
+    algorithm: Algorithm,
+    params: Params,
+    tasks: Any,
+    key: Key,
+    environment: Any,
+    episodes: int,
+    greedy: bool,
+) -> Float[np.ndarray, "seed agent task episode"]:
+    """As ``_play_all``, with a simulator for each episode, all of an agent's at once."""
+    count = len(jax.tree.leaves(tasks)[0])
+    every_task = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), episodes), tasks)
+    number = int(jax.random.randint(key, (), 0, 2**31 - 1))
+    streams = np.stack([np.full(count * episodes, number), np.zeros(count * episodes), np.arange(count * episodes)])
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
+    population = len(jax.tree.leaves(flat)[0])
+    earned = np.zeros((population, count * episodes))
+    for index in range(population):
+        own = jax.tree.map(lambda leaf, i=index: leaf[i], flat)
+        simulators = environment.simulate(every_task, streams.T.astype(np.int64))
+        with closing(simulators):
+            alive = np.ones(count * episodes, bool)
+            observation = simulators.reset(alive)
+            for step in range(environment.max_steps):
+                keys = jax.random.split(jax.random.fold_in(key, step), len(alive))
+                taken = simulators.step(np.asarray(_act_all(algorithm, own, keys, observation, greedy)), alive)
+                earned[index] += np.where(alive, taken.reward, 0.0)
+                observation = np.where(alive[:, None], taken.observation, observation)
+                alive &= ~(taken.terminated | taken.truncated)
+                if not alive.any():
+                    break
+    seeds, agents = jax.tree.leaves(params)[0].shape[:2]
+    return earned.reshape(seeds, agents, count, episodes)
+
+
+@partial(jax.jit, static_argnames="greedy")
+def _act_all(algorithm: Algorithm, params: Params, keys: Array, observation: Array, greedy: bool) -> Array:
+    if greedy:
+        return jax.vmap(algorithm.act_greedily, in_axes=(None, 0))(params, observation)
+    return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(params, keys, observation)[0]
 
 
 @partial(jax.jit, static_argnames=("environment", "episodes", "greedy"))

@@ -2,6 +2,8 @@
 
 from gossamer.environments.acrobot import Acrobot, AcrobotState, AcrobotTask
 from gossamer.environments.cartpole import CartPoleBalance, CartPoleState, CartPoleSwingUp, CartPoleTask
+from gossamer.environments.gymnasium import GymnasiumEnvironment, GymnasiumTask
+from gossamer.environments.hopper import HopperMass, HopperMassTask, HopperWind, HopperWindTask
 from gossamer.environments.pendulum import Pendulum, PendulumState, PendulumTask
 from gossamer.environments.protocol import Environment, HostEnvironment, HostStep, Simulators, Step
 from gossamer.environments.tasks import TaskSet
@@ -15,6 +17,12 @@ __all__ = [
     "CartPoleSwingUp",
     "CartPoleTask",
     "Environment",
+    "GymnasiumEnvironment",
+    "GymnasiumTask",
+    "HopperMass",
+    "HopperMassTask",
+    "HopperWind",
+    "HopperWindTask",
     "HostEnvironment",
     "HostStep",
     "Pendulum",

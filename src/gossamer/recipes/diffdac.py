@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
-from gossamer.environments import Acrobot, Environment, HostEnvironment
+from gossamer.environments import Acrobot, Environment, HopperMass, HopperWind, HostEnvironment
 from gossamer.experiment import Experiment
 from gossamer.recipes.a2c import PUBLISHED_ASYNCHRONY, centralised_a2c, diffusion, specialised_a2c
 from gossamer.recipes.control import cartpole_balance
@@ -22,6 +22,7 @@ FAILURES = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 _ACROBOT_STEPS = {"quick": 384_000, "paper": 2_400_000}  # in each environment
 _SINGLE_STEPS = {"quick": 240_000, "paper": 2_400_000}
+_HOPPER_STEPS = {"quick": 60_000, "paper": 2_000_000}
 
 
 def acrobot_comparison(scale: Scale, seeds: int) -> Trainings:
@@ -45,6 +46,26 @@ def acrobot_initialisation(scale: Scale, seeds: int) -> Trainings:
         f"{name}-shared": replace(known[name], initial_parameters="shared")
         for name in ("acrobot-diffusion", "acrobot-specialised")
     }
+
+
+def hopper_comparison(scale: Scale, seeds: int) -> Trainings:
+    """Figure 5: Hopper with 25 masses and with 25 winds; Diff-A2C, centralised and specialised A2C; RMSProp and Adam.
+
+    Quick: the specialised agents have 5 copies of their task and not 25, and Adam is left out.
+    """
+    trainings: dict[str, Experiment] = {}
+    for name, environment in (("mass", HopperMass()), ("wind", HopperWind())):
+        diff = replace(diffusion(environment, _HOPPER_STEPS[scale]), seeds=seeds)
+        central, special = centralised_a2c(diff), specialised_a2c(diff)
+        trainings[f"hopper-{name}-diffusion"] = diff
+        trainings[f"hopper-{name}-centralised"] = central
+        trainings[f"hopper-{name}-specialised"] = (
+            special if scale == "paper" else replace(special, copies=5)
+        )
+        if scale == "paper":
+            trainings[f"hopper-{name}-diffusion-adam"] = _with_adam(diff)
+            trainings[f"hopper-{name}-centralised-adam"] = _with_adam(central)
+    return trainings
 
 
 def balance_networks(scale: Scale, seeds: int) -> Trainings:
@@ -83,6 +104,15 @@ def noisy_links(
 def noisy_acrobot(scale: Scale, seeds: int) -> Trainings:
     """The Acrobot half of figure 7."""
     return noisy_links(Acrobot(), "noisy-acrobot", _SINGLE_STEPS[scale], seeds)
+
+
+def noisy_hopper(scale: Scale, seeds: int) -> Trainings:
+    """The Hopper half of figure 7. Quick: no failure, and the two most frequent ones, under ``most_recent`` only."""
+    every = noisy_links(HopperMass(), "noisy-hopper", _HOPPER_STEPS[scale], seeds)
+    if scale == "paper":
+        return every
+    chosen = ("noisy-hopper-most-recent-0", "noisy-hopper-most-recent-0.6", "noisy-hopper-most-recent-0.8")
+    return {name: every[name] for name in chosen}
 
 
 def _with_adam(experiment: Experiment) -> Experiment:

@@ -1,0 +1,79 @@
+"""Numbers that figures are judged by, read off runs: returns early and late, curves, parameters, evaluations."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gossamer.analysis.consensus import RelativeDeviation, relative_deviation
+from gossamer.analysis.curves import Curve, read_curve
+from gossamer.analysis.pictures import colours
+from gossamer.analysis.statistics import bootstrap_interval, standard_error
+from gossamer.train import restore_population
+
+_EARLY, _LATE = 0.2, 0.1  # shares of training
+
+
+def early(run: Path, share: float = _EARLY) -> Float[np.ndarray, " seed"]:
+    """Mean return of each seed in the first part of training."""
+    returns = read_curve(run).episodic_return
+    return np.nanmean(returns[:, : max(int(share * returns.shape[1]), 2)], axis=1)
+
+
+def final(run: Path, share: float = _LATE) -> Float[np.ndarray, " seed"]:
+    """Mean return of each seed in the last part of training."""
+    returns = read_curve(run).episodic_return
+    return np.nanmean(returns[:, -max(int(share * returns.shape[1]), 1) :], axis=1)
+
+
+def deviations(run: Path) -> list[RelativeDeviation]:
+    """Relative deviation of the parameters of each seed's agents at the end."""
+    _, parts, population = restore_population(run)
+    messages = jax.vmap(jax.vmap(parts.algorithm.message))(population.learner)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(messages)]
+    return [relative_deviation([leaf[seed] for leaf in leaves]) for seed in range(len(leaves[0]))]
+
+
+def interval(values: Float[np.ndarray, " seed"]) -> dict[str, Any]:
+    """Mean over seeds, its 95 % interval, and every seed's value."""
+    low, high = bootstrap_interval(values[:, None])
+    return {"mean": float(values.mean()), "low": float(low[0]), "high": float(high[0]), "seeds": values.tolist()}
+
+
+def steps_per_environment(run: Path) -> float:
+    """How many environments a run's steps are shared by."""
+    experiment, parts, _ = restore_population(run)
+    del experiment
+    return float(np.prod(parts.task_index.shape))
+
+
+def learning_curves(
+    panels: Mapping[str, Sequence[tuple[str, str, Path]]], title: str, band: str = "± 1 standard error"
+) -> Figure:
+    """A panel of learning curves for each name: (label, kind of training, run), mean and standard error over seeds."""
+    figure = Figure(figsize=(1.5 + 5.2 * len(panels), 4.4), dpi=150, layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    for axis, (name, lines) in zip(axes, panels.items(), strict=True):
+        palette = colours([kind for _, kind, _ in lines])
+        for (label, _, run), colour in zip(lines, palette, strict=True):
+            _draw(axis, label, read_curve(run), steps_per_environment(run), colour)
+        axis.set_title(name, fontsize="medium")
+        axis.set_xlabel("steps in each environment (thousands)")
+        axis.set_ylabel(f"return, mean over tasks (band: {band})")
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize="small")
+    figure.suptitle(title)
+    return figure
+
+
+def _draw(axis: Axes, label: str, curve: Curve, environments: float, colour: str) -> None:
+    x, mean = curve.x / environments / 1000, curve.episodic_return.mean(0)
+    error = standard_error(curve.episodic_return)
+    axis.plot(x, mean, color=colour, label=f"{label}, {len(curve.episodic_return)} seeds")
+    axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)

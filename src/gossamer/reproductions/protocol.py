@@ -1,0 +1,77 @@
+"""What a reproduction is: trainings, and what they say of published claims. Nothing here runs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from gossamer.analysis.statistics import difference_interval
+from gossamer.recipes.diffdac import Scale, Trainings
+
+Verdict: TypeAlias = Literal["holds", "does not hold", "not run"]
+Runs: TypeAlias = Mapping[str, Path]
+
+
+class Claim(NamedTuple):
+    """A published statement, whether it holds in our runs, and the figures that say so."""
+
+    text: str
+    verdict: Verdict
+    evidence: str
+
+
+class Findings(NamedTuple):
+    """What runs say: plain data, a verdict on every claim, and a picture."""
+
+    data: dict[str, Any]
+    claims: tuple[Claim, ...]
+    picture: Figure | None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A published figure or table."""
+
+    name: str
+    title: str
+    trainings: Callable[[Scale, int], Trainings]
+    conclude: Callable[[Runs], Findings]
+
+
+def higher(text: str, first: np.ndarray, second: np.ndarray, unit: str = "") -> Claim:
+    """A claim that the first mean over seeds is above the second: holds if the 95 % interval of the difference is above 0.
+
+    Example:
+        >>> higher("a beats b", np.array([5.0, 6.0, 5.5]), np.array([1.0, 2.0, 1.5])).verdict
+        'holds'
+    """
+    difference, low, high = difference_interval(first, second)
+    evidence = _evidence(first, second, difference, low, high, unit)
+    if low > 0:
+        return Claim(text, "holds", evidence)
+    said = "it is the other way round" if high < 0 else "these seeds show no difference"
+    return Claim(text, "does not hold", f"{evidence}; {said}")
+
+
+def alike(text: str, first: np.ndarray, second: np.ndarray, margin: float, unit: str = "") -> Claim:
+    """A claim that two means over seeds differ by less than ``margin``: holds if the 95 % interval lies within ±margin.
+
+    Example:
+        >>> alike("a equals b", np.array([5.0, 5.1]), np.array([5.0, 4.9]), margin=1.0).verdict
+        'holds'
+    """
+    difference, low, high = difference_interval(first, second)
+    evidence = f"{_evidence(first, second, difference, low, high, unit)}; alike means within ±{margin:.3g}"
+    return Claim(text, "holds" if -margin < low and high < margin else "does not hold", evidence)
+
+
+def _evidence(
+    first: np.ndarray, second: np.ndarray, difference: float, low: float, high: float, unit: str
+) -> str:
+    return (
+        f"{first.mean():.2f}{unit} against {second.mean():.2f}{unit} over {len(first)} and {len(second)} seeds, "
+        f"difference {difference:.2f} (95 % interval {low:.2f} to {high:.2f})"
+    )

@@ -1,0 +1,156 @@
+"""Makes a reproduction: its trainings in several processes, resumed where they stand, then its verdicts on disk.
+
+What is trained and concluded is said elsewhere.
+"""
+
+import csv
+import multiprocessing
+import os
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gossamer import checkpoints
+from gossamer.analysis.curves import read_curve
+from gossamer.analysis.pictures import save_picture
+from gossamer.errors import InputError, require_at_least, require_choice
+from gossamer.experiment import Experiment
+from gossamer.progress import Lines
+from gossamer.records import provenance, read_config, write_json
+from gossamer.recipes.diffdac import Scale
+from gossamer.reproductions.protocol import Claim, Findings, Reproduction
+from gossamer.train import Interrupted, load_experiment, resume, run_folders, train
+
+
+def reproduce(
+    reproduction: Reproduction,
+    scale: Scale = "quick",
+    seeds: int = 5,
+    out: Path = Path("results"),
+    runs: Path = Path("runs/reproduce"),
+    processes: int | None = None,
+) -> Path:
+    """Train what is not trained yet, and write data, picture and verdicts.
+
+    Trainings are shared between reproductions and scales of one name never mix: a training lies in
+    ``runs/scale/name``. Interrupted, it goes on from there when called again.
+
+    Args:
+        reproduction: what to make.
+        scale: ``quick`` fits two cores, ``paper`` is the published size.
+        seeds: of every training.
+        out: a folder of the reproduction's name is written here.
+        runs: where trainings are kept.
+        processes: trainings at once, each on a core of its own; by default one for each core.
+
+    Returns:
+        The folder with ``summary.json``, the picture and the curves.
+
+    Raises:
+        InputError: bad numbers, or a training folder that holds another experiment.
+        Interrupted: it was asked to stop; trainings have saved themselves.
+    """
+    require_choice("scale", scale, ("quick", "paper"))
+    require_at_least("seeds", seeds, 1)
+    processes = processes if processes is not None else len(os.sched_getaffinity(0))
+    require_at_least("processes", processes, 1)
+    trainings = reproduction.trainings(scale, seeds)
+    folders = {name: runs / scale / name for name in trainings}
+    waiting = {name: each for name, each in trainings.items() if not is_finished(each, folders[name])}
+    _train_all(waiting, folders, min(processes, len(waiting)))
+    findings = reproduction.conclude(folders)
+    return write_findings(reproduction, findings, scale, seeds, folders, out / reproduction.name)
+
+
+def is_finished(experiment: Experiment, folder: Path) -> bool:
+    """Whether a folder holds this training to its end.
+
+    Raises:
+        InputError: it holds another one.
+    """
+    if not (folder / "config.json").exists():
+        return False
+    held = load_experiment(folder)
+    if replace(held, rounds=experiment.rounds) != experiment or held.rounds > experiment.rounds:
+        raise InputError(f"{folder} holds another training than is wanted now; move it away or give other --runs")
+    saved = [checkpoints.rounds(each / "checkpoints") for each in run_folders(folder)]
+    return all(rounds and rounds[-1] == experiment.rounds for rounds in saved)
+
+
+def write_findings(
+    reproduction: Reproduction, findings: Findings, scale: Scale, seeds: int, folders: Mapping[str, Path], out: Path
+) -> Path:
+    """``summary.json`` (claims, data, scale, versions), the picture, and a learning curve of each training as CSV."""
+    if findings.picture is not None:
+        save_picture(findings.picture, out / "picture.png")
+    for name, folder in folders.items():
+        _write_curve(folder, out / f"{name}.csv")
+    write_json(
+        out / "summary.json",
+        {
+            "name": reproduction.name,
+            "title": reproduction.title,
+            "scale": scale,
+            "seeds": seeds,
+            "claims": [claim._asdict() for claim in findings.claims],
+            "data": findings.data,
+            "trainings": {name: read_config(folder)["experiment"] for name, folder in folders.items()},
+            "provenance": provenance(),
+        },
+    )
+    return out
+
+
+def verdicts(claims: tuple[Claim, ...]) -> list[tuple[str, str, str]]:
+    """Rows for a table: verdict, claim, evidence."""
+    return [(claim.verdict, claim.text, claim.evidence) for claim in claims]
+
+
+def _train_all(waiting: Mapping[str, Experiment], folders: Mapping[str, Path], processes: int) -> None:
+    if not waiting:
+        return
+    if processes == 1:
+        for name, experiment in waiting.items():
+            _train_one(name, experiment, folders[name])
+        return
+    context = multiprocessing.get_context("spawn")
+    cores = context.Queue()
+    for index, core in zip(range(processes), sorted(os.sched_getaffinity(0)) * processes, strict=False):
+        del index
+        cores.put(core)
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_pin, initargs=(cores,)) as pool:
+        jobs = [pool.submit(_train_one, name, each, folders[name]) for name, each in waiting.items()]
+        for job in jobs:
+            job.result()
+
+
+def _pin(cores: Any) -> None:
+    """A process on one core runs small networks faster than on two, and does not disturb the others."""
+    os.sched_setaffinity(0, {cores.get()})
+
+
+def _train_one(name: str, experiment: Experiment, folder: Path) -> None:
+    """Train, or go on; an interruption has to reach the caller as one that can be pickled."""
+    try:
+        if (folder / "config.json").exists():
+            resume(folder, experiment.rounds, Lines(name, seconds=30))
+        else:
+            train(experiment, folder, Lines(name, seconds=30))
+    except Interrupted as stop:
+        raise Interrupted(f"{name} {stop}") from None
+
+
+def _write_curve(run: Path, out: Path) -> None:
+    """Environment steps and every seed's return."""
+    curve = read_curve(run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        seeds = [f"seed_{index}" for index in range(len(curve.episodic_return))]
+        writer.writerow(["env_steps", *seeds])
+        for x, row in zip(curve.x, curve.episodic_return.T, strict=True):
+            writer.writerow([round(float(x)), *("" if np.isnan(v) else f"{v:.3f}" for v in row)])
