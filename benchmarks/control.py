@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 
 from gossamer.experience import Episodes
-from gossamer.experiment import Parts, build, tree_bytes
+from gossamer.experiment import Parts, build, initial_population, tree_bytes
 from gossamer.mixing import mix
 from gossamer.recipes import pendulum
-from gossamer.runtimes.vectorised import Population, initialise, run_chunk
+from gossamer.runtimes.vectorised import Population, run_chunk
 from gossamer.topologies import erdos_renyi, star
 from gossamer.train import Totals, record_rows
 
@@ -88,8 +88,8 @@ class Trainer:
             experience=Episodes(episodes),
         )
         self.parts: Parts = build(experiment)
-        self.population: Population = initialise(
-            self.parts.algorithm, self.parts.seeds, agents=agents, initial_parameters="independent"
+        self.population: Population = initial_population(
+            self.parts.algorithm, experiment, self.parts.mailbox, self.parts.tasks
         )
 
     def run(self, rounds: int) -> Any:

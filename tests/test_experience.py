@@ -43,7 +43,7 @@ def still(key, observation):
 
 def countdown(*steps, episodes=1):
     tasks = Countdown(jnp.array(steps))
-    return Episodes(episodes).collect(CountdownEnvironment(), still, jax.random.key(0), tasks)
+    return Episodes(episodes).collect(CountdownEnvironment(), still, jax.random.key(0), tasks, ()).trajectory
 
 
 def test_padding_begins_where_an_episode_ends():
@@ -83,7 +83,7 @@ def test_equals_a_naive_loop_over_one_environment():
         action = 5 * jax.random.normal(act_key, (1,)) - observation[:1]
         return action, action[0]
 
-    trajectory = jax.jit(Episodes(1).collect, static_argnums=(0, 1))(environment, act, key, tasks)
+    trajectory = jax.jit(Episodes(1).collect, static_argnums=(0, 1))(environment, act, key, tasks, ()).trajectory
     reset_key, act_key = jax.random.split(key)
     act_keys = jax.random.split(act_key, (environment.max_steps, 4))
     for column in range(4):
@@ -103,7 +103,7 @@ def test_equals_a_naive_loop_over_one_environment():
 
 def test_episodes_start_differently():
     tasks = jax.tree.map(lambda leaf: leaf[0], Pendulum().task_set(1).deal(agents=1))
-    trajectory = Episodes(3).collect(Pendulum(), still, jax.random.key(0), tasks)
+    trajectory = Episodes(3).collect(Pendulum(), still, jax.random.key(0), tasks, ()).trajectory
     assert len({float(x) for x in trajectory.observation[0, :, 0]}) == 3
 
 

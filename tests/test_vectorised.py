@@ -6,23 +6,19 @@ import numpy as np
 import pytest
 
 from gossamer.algorithms import adapt, combine
-from gossamer.experiment import build
+from gossamer.experience import Episodes
+from gossamer.experiment import build, initial_population
 from gossamer.rounds import act_and_adapt
-from gossamer.runtimes.vectorised import agent_key, consensus_distance, in_blocks, initialise, run_chunk
+from gossamer.runtimes.vectorised import agent_key, consensus_distance, in_blocks, run_chunk
 from small import small_experiment
 
 
 def start(experiment, parts=None):
     parts = parts or build(experiment)
-    return initialise(
-        parts.algorithm,
-        parts.seeds,
-        agents=experiment.agents,
-        initial_parameters=experiment.initial_parameters,
-    )
+    return initial_population(parts.algorithm, experiment, parts.mailbox, parts.tasks)
 
 
-def run(experiment, rounds=2, population=None, capacity=8):
+def run(experiment, rounds=2, population=None, capacity=8, every=1):
     parts = build(experiment)
     return run_chunk(
         start(experiment, parts) if population is None else population,
@@ -31,6 +27,7 @@ def run(experiment, rounds=2, population=None, capacity=8):
         parts.tasks,
         parts.seeds,
         jnp.asarray(rounds, jnp.int32),
+        jnp.asarray(every, jnp.int32),
         environment=parts.environment,
         experience=parts.experience,
         capacity=capacity,
@@ -66,7 +63,9 @@ def test_equals_a_naive_loop_over_agents(topology):
         for k, learner in enumerate(learners):
             task = jax.tree.map(lambda leaf, k=k: leaf[k], parts.tasks)
             key = agent_key(jnp.int32(0), jnp.int32(k), jnp.int32(number))
-            after, _ = act_and_adapt(algorithm, parts.experience, parts.environment, learner, task, key)
+            after, _, _ = act_and_adapt(
+                algorithm, parts.experience, parts.environment, learner, (), task, key
+            )
             adapted.append(after)
         W = parts.weights[(number - 1) % len(parts.weights)].toarray()
         learners = []
@@ -90,7 +89,9 @@ def test_isolated_agents_combine_nothing():
     task = jax.tree.map(lambda leaf: leaf[3], parts.tasks)
     for number in (1, 2):
         key = agent_key(jnp.int32(0), jnp.int32(3), jnp.int32(number))
-        learner, _ = act_and_adapt(parts.algorithm, parts.experience, parts.environment, learner, task, key)
+        learner, _, _ = act_and_adapt(
+            parts.algorithm, parts.experience, parts.environment, learner, (), task, key
+        )
     assert_close(jax.tree.map(lambda leaf: leaf[0, 3], params_of(population)), learner.params)
 
 
@@ -130,7 +131,7 @@ def test_centralised_is_one_agent_on_the_pooled_batch():
     def act(act_key, observation):
         return parts.algorithm.act(learner.params, act_key, observation)
 
-    trajectory = parts.experience.collect(parts.environment, act, collect_key, tasks)
+    trajectory = parts.experience.collect(parts.environment, act, collect_key, tasks, state=()).trajectory
     assert trajectory.mask.shape == (20, 25)
     after, _ = adapt(parts.algorithm, learner, trajectory, adapt_key)
     assert_close(jax.tree.map(lambda leaf: leaf[0, 0], params_of(population)), after.params)
@@ -197,18 +198,40 @@ def test_independent_parameters_differ():
 
 def test_steps_are_real_transitions_only():
     _, record = run(small_experiment(), rounds=1)
-    lengths = record.agents.episode_length[0, 0]
+    finished = record.agents.finished
+    assert finished.episodes[0, 0].tolist() == [[1.0] * 5] * 5
+    lengths = finished.lengths[0, 0]
     assert record.agents.env_steps[0, 0].tolist() == lengths.sum(-1).astype(int).tolist()
     assert record.agents.env_steps[0, 0].min() < 5 * 20
 
 
-def test_several_episodes_are_reported_by_their_mean():
-    from gossamer.experience import Episodes
-
+def test_several_episodes_are_reported_by_their_number_and_sums():
     _, record = run(small_experiment(experience=Episodes(3)), rounds=1)
-    assert record.agents.episodic_return.shape == (8, 1, 5, 5)
+    finished = record.agents.finished
+    assert finished.returns.shape == (8, 1, 5, 5)
+    assert (finished.episodes[0] == 3).all()
     # every step of balance earns one
-    np.testing.assert_allclose(record.agents.episodic_return, record.agents.episode_length)
+    np.testing.assert_allclose(finished.returns, finished.lengths)
+    assert finished.lengths[0].sum() == record.agents.env_steps[0].sum()
+
+
+def test_rounds_that_share_a_record_are_summed_at_its_multiples():
+    """Rounds 1-2, 3-4 and 5 in records of two, from one program and from chunks that end inside one."""
+    experiment = small_experiment()
+    _, single = run(experiment, rounds=5)
+    _, pairs = run(experiment, rounds=5, every=2)
+    for index, rounds in enumerate(([0, 1], [2, 3], [4])):
+        jax.tree.map(
+            # float32 sums in another order
+            lambda ours, each, i=index, r=rounds: np.testing.assert_allclose(ours[i], each[np.array(r)].sum(0), rtol=1e-5),
+            pairs.agents,
+            single.agents,
+        )
+        assert pairs.consensus_distance[index] == single.consensus_distance[rounds[-1]]
+    assert pairs.agents.updates[:4, 0, 0].tolist() == [2, 2, 1, 0]
+    first, _ = run(experiment, rounds=3, every=2)
+    _, rest = run(experiment, rounds=2, every=2, population=first)
+    assert rest.agents.updates[:3, 0, 0].tolist() == [1, 1, 0]
 
 
 def test_the_agent_that_diverged_is_named():

@@ -127,21 +127,21 @@ def _flags(function: Any, config: Any, **options: Any) -> list[str]:
 
 
 def _list(arguments: list[str]) -> None:
-    """List the recipes, topologies and weight rules."""
+    """List the recipes, figures and tables, topologies and weight rules."""
 
     def show() -> None:
-        """List the recipes, topologies and weight rules."""
+        """List the recipes, figures and tables, topologies and weight rules."""
         from gossamer.mixing import RULES
         from gossamer.recipes import RECIPES
+        from gossamer.reproductions import REPRODUCTIONS
         from gossamer.topologies import NAMES
 
         print("recipes (gossamer train RECIPE)")
         for name, recipe in RECIPES.items():
-            experiment = recipe()
-            print(
-                f"  {name:<30} {experiment.tasks} tasks, {experiment.agents} agents, "
-                f"{experiment.rounds} rounds"
-            )
+            print(f"  {name:<30} {(recipe.__doc__ or '').strip().splitlines()[0]}")
+        print("\nfigures and tables (gossamer reproduce NAME)")
+        for name, reproduction in REPRODUCTIONS.items():
+            print(f"  {name:<30} {reproduction.title}")
         for title, functions in (("topologies (--topology)", NAMES), ("weight rules (--weights)", RULES)):
             print(f"\n{title}")
             for name, function in functions.items():
@@ -295,6 +295,42 @@ def _topology(arguments: list[str]) -> None:
     print(draw(topology, out))
 
 
+def _reproduce(arguments: list[str]) -> None:
+    """Make a published figure or table: trainings, picture, and a verdict on every claim."""
+    from gossamer.reproductions import REPRODUCTIONS
+
+    @dataclass(frozen=True)
+    class Options:
+        """Train what is not trained yet, then write data, a picture and a verdict on every claim; resumes."""
+
+        name: tyro.conf.Positional[str]
+        """Which one: gossamer list names them."""
+        scale: Literal["quick", "paper"] = "quick"
+        """quick fits two CPU cores; paper is the published size."""
+        seeds: int = 5
+        """Seeds of every training."""
+        out: Path = Path("results")
+        """Where a folder with the results is written."""
+        runs: Path = Path("runs/reproduce")
+        """Where trainings are kept, shared by all figures and tables of a scale."""
+        processes: int | None = None
+        """Trainings at once, each on a core of its own; by default one for each core."""
+
+    options = _parse(Options, arguments, "reproduce")
+    if options.name not in REPRODUCTIONS:
+        raise InputError(
+            f"{options.name!r} is no reproduction; {_nearest(options.name, list(REPRODUCTIONS))}"
+        )
+    from gossamer.reproductions import reproduce, verdict_table
+
+    reproduction = REPRODUCTIONS[options.name]
+    folder, claims = reproduce(
+        reproduction, options.scale, options.seeds, options.out, options.runs, options.processes
+    )
+    print(verdict_table(claims))
+    print(folder)
+
+
 def _demo(arguments: list[str]) -> None:
     """Train 25 agents on 25 tasks by diffusion, and a centralised learner beside them."""
 
@@ -322,5 +358,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": _evaluate,
     "plot": _plot,
     "topology": _topology,
+    "reproduce": _reproduce,
     "demo": _demo,
 }

@@ -142,7 +142,9 @@ def _play_on_host(
     count = len(jax.tree.leaves(tasks)[0])
     every_task = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), episodes), tasks)
     number = int(jax.random.randint(key, (), 0, 2**31 - 1))
-    streams = np.stack([np.full(count * episodes, number), np.zeros(count * episodes), np.arange(count * episodes)])
+    streams = np.stack(
+        [np.full(count * episodes, number), np.zeros(count * episodes), np.arange(count * episodes)]
+    )
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
     population = len(jax.tree.leaves(flat)[0])
     earned = np.zeros((population, count * episodes))
@@ -154,7 +156,9 @@ def _play_on_host(
             observation = simulators.reset(alive)
             for step in range(environment.max_steps):
                 keys = jax.random.split(jax.random.fold_in(key, step), len(alive))
-                taken = simulators.step(np.asarray(_act_all(algorithm, own, keys, observation, greedy)), alive)
+                taken = simulators.step(
+                    np.asarray(_act_all(algorithm, own, keys, observation, greedy)), alive
+                )
                 earned[index] += np.where(alive, taken.reward, 0.0)
                 observation = np.where(alive[:, None], taken.observation, observation)
                 alive &= ~(taken.terminated | taken.truncated)

@@ -1,7 +1,7 @@
 """Function approximators, as flax modules. They know nothing of policies, values or learning."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 import flax.linen as nn
@@ -113,7 +113,7 @@ class ActorCriticMLP(nn.Module):
     def _hidden_layers(self) -> list[nn.Dense]:
         return [_orthogonal(width, math.sqrt(2)) for width in self.hidden]
 
-    def _through(self, layers: list[nn.Dense], inputs: Array) -> Array:
+    def _through(self, layers: Sequence[nn.Dense], inputs: Array) -> Array:
         for layer in layers:
             inputs = _ACTIVATIONS[self.activation](layer(inputs))
         return inputs

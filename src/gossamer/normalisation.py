@@ -1,4 +1,7 @@
-"""Running means and variances of a stream of batches. It knows neither observations nor rewards, nor who shares them."""
+"""Running means and variances of a stream of batches.
+
+It knows neither observations nor rewards, nor who shares the statistics.
+"""
 
 from typing import NamedTuple
 
@@ -7,10 +10,10 @@ from jaxtyping import Array, Bool, Float
 
 
 class Moments(NamedTuple):
-    """Count, mean and mean square of all values so far, per component.
+    """Number, mean and mean square of all values so far, per component.
 
     The mean square and not the variance, so that a weighted mean of several ``Moments`` is that of the pooled
-    values (where counts are equal): diffusion may mix them like parameters.
+    values (where numbers are equal): diffusion may mix them like parameters.
 
     Example:
         >>> seen = Moments.none(1).merged(Moments.of(jnp.array([[1.0], [3.0]]), jnp.array([True, True])))
@@ -18,7 +21,7 @@ class Moments(NamedTuple):
         (2.0, 1.0)
     """
 
-    count: Float[Array, ""]
+    number: Float[Array, ""]
     mean: Float[Array, " component"]
     square: Float[Array, " component"]
 
@@ -31,10 +34,10 @@ class Moments(NamedTuple):
     def of(cls, values: Float[Array, "*batch component"], counted: Bool[Array, "*batch"]) -> "Moments":
         """Those of one batch, of the values that are counted."""
         weight = counted.astype(values.dtype)[..., None]
-        count = weight.sum()
+        number = weight.sum()
         axes = tuple(range(values.ndim - 1))
-        total = jnp.maximum(count, 1.0)
-        return cls(count, (weight * values).sum(axes) / total, (weight * values**2).sum(axes) / total)
+        total = jnp.maximum(number, 1.0)
+        return cls(number, (weight * values).sum(axes) / total, (weight * values**2).sum(axes) / total)
 
     @property
     def variance(self) -> Float[Array, " component"]:
@@ -43,10 +46,10 @@ class Moments(NamedTuple):
 
     def merged(self, other: "Moments") -> "Moments":
         """Those of both streams together."""
-        count = self.count + other.count
-        share = other.count / jnp.maximum(count, 1.0)
+        number = self.number + other.number
+        share = other.number / jnp.maximum(number, 1.0)
         mean = self.mean + share * (other.mean - self.mean)
-        return Moments(count, mean, self.square + share * (other.square - self.square))
+        return Moments(number, mean, self.square + share * (other.square - self.square))
 
     def standardise(
         self, values: Float[Array, "*batch component"], limit: float = 10.0

@@ -80,9 +80,9 @@ def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -
     """
     experiment = _with_absolute_paths(experiment)
     parts = build(experiment)
-    with _stop_requests() as stop:
+    with _stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
         create_run(out, _config(experiment, parts))
-        _start(experiment, parts, out, reporter or Silent(), stop)
+        _start(experiment, parts, engine, out, reporter or Silent(), stop)
     return out
 
 
@@ -107,9 +107,9 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
     parts = build(experiment)
     _require_same_streams(run, parts)
     folders = run_folders(run)
-    with _stop_requests() as stop:
+    with _stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
         if not _has_begun(folders):
-            _start(experiment, parts, run, reporter or Silent(), stop)
+            _start(experiment, parts, engine, run, reporter or Silent(), stop)
             return run
         restored = _restore(experiment, parts, folders)
         if experiment.rounds < restored.done:
@@ -119,9 +119,8 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
         with _open_all(folders, restored.totals, restored.offsets) as logs:
             if rounds is not None:
                 _extend({run, *folders}, rounds)
-            with closing(engine_of(experiment, parts)) as engine:
-                population = engine.restore(restored.population)
-                _drive(experiment, parts, engine, population, logs, run, reporter or Silent(), stop)
+            population = engine.restore(restored.population)
+            _drive(experiment, parts, engine, population, logs, run, reporter or Silent(), stop)
     return run
 
 
@@ -272,13 +271,12 @@ def _has_begun(folders: list[Path]) -> bool:
     return True
 
 
-def _start(experiment: Experiment, parts: Parts, out: Path, reporter: Reporter, stop: "_Stop") -> None:
+def _start(
+    experiment: Experiment, parts: Parts, engine: Engine, out: Path, reporter: Reporter, stop: "_Stop"
+) -> None:
     """From the initial population, which is the first checkpoint."""
     folders = _make_seed_folders(experiment, parts, out)
-    with (
-        _open_all(folders, [Totals()] * len(folders), [0] * len(folders)) as logs,
-        closing(engine_of(experiment, parts)) as engine,
-    ):
+    with _open_all(folders, [Totals()] * len(folders), [0] * len(folders)) as logs:
         population = engine.start()
         _save_all(logs, engine.saved(population), 0)
         _drive(experiment, parts, engine, population, logs, out, reporter, stop)
@@ -329,22 +327,33 @@ def _restore(experiment: Experiment, parts: Parts, folders: list[Path]) -> _Rest
         each if each.round == common else checkpoints.restore(store, common, like)
         for each, store in zip(saved, stores, strict=True)
     ]
-    state = jax.tree.map(lambda *leaves: np.stack(leaves), *(each.state for each in saved))
+    state = jax.tree.map(_stacked, *(each.state for each in saved))
     totals = [Totals(each.metadata["env_steps"], each.metadata["seconds"]) for each in saved]
     offsets = [each.metadata["metrics_offset"] for each in saved]
     return _Restored(Population(*state, round=jnp.asarray(common, jnp.int32)), totals, offsets)
 
 
+def _stacked(*leaves: Any) -> Any:
+    return (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves)
+
+
 def _saved_shape(experiment: Experiment, parts: Parts) -> Any:
-    """Shapes and dtypes of what a checkpoint of one seed holds: learners, environments and mail."""
+    """Shapes and dtypes of what a checkpoint of one seed holds: learners, environments and mail.
+
+    What lives on the host is an array of the host, whose double precision a device would lose.
+    """
     population = population_shape(parts.algorithm, experiment, parts.mailbox, parts.tasks)
     if on_host(parts.environment):
-        with closing(
-            engine_of(replace(experiment, seeds=1), parts._replace(seeds=parts.seeds[:1]))
-        ) as engine:
-            engine.start()
-            population = engine.saved(population)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tuple(population)[:-1])
+        single = parts._replace(seeds=parts.seeds[:1])
+        with closing(engine_of(replace(experiment, seeds=1), single)) as engine:
+            population = engine.saved(engine.start())
+
+    def shape(leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray):
+            return np.empty(leaf.shape[1:], leaf.dtype)
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+
+    return jax.tree.map(shape, tuple(population)[:-1])
 
 
 def _drive(

@@ -94,12 +94,12 @@ class Trajectory(NamedTuple):
 class Finished(NamedTuple):
     """Episodes that ended while an agent collected: how many, and sums of their undiscounted returns and lengths.
 
-    All three are sums, so that those of several rounds add up.
+    All three are sums, so that those of several rounds add up; on the host they are arrays of numpy.
     """
 
-    episodes: Float[Array, " env"]
-    returns: Float[Array, " env"]
-    lengths: Float[Array, " env"]
+    episodes: Float[Any, " env"]
+    returns: Float[Any, " env"]
+    lengths: Float[Any, " env"]
 
 
 class Collected(NamedTuple):

@@ -31,7 +31,9 @@ def relative_deviation(parameters: Sequence[Float[np.ndarray, "agent ..."]]) -> 
         >>> relative_deviation([np.array([[1.0, 2.0], [3.0, 2.0]])])
         RelativeDeviation(mean=0.25, median=0.25)
     """
-    flat = np.concatenate([np.asarray(each, np.float64).reshape(len(each), -1) for each in parameters], axis=1)
+    flat = np.concatenate(
+        [np.asarray(each, np.float64).reshape(len(each), -1) for each in parameters], axis=1
+    )
     flat = flat[:, np.any(flat != 0, axis=0)]
     with np.errstate(divide="ignore"):
         quotient = flat.std(0) / np.abs(flat.mean(0))

@@ -18,6 +18,8 @@ _OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 def colours(kinds: Sequence[str]) -> list[str]:
     """A colour for each curve: the first of a kind of training has its kind's own in every picture.
 
+    Kinds are diffusion, centralised and isolated; any other takes one of the remaining colours.
+
     Example:
         >>> colours(["centralised", "diffusion"]) == colours(["diffusion", "centralised"])[::-1]
         True
@@ -27,8 +29,8 @@ def colours(kinds: Sequence[str]) -> list[str]:
     chosen: list[str] = []
     others = itertools.cycle(_OTHERS)
     for kind in kinds:
-        own = _COLOURS[kind]
-        chosen.append(next(others) if own in chosen else own)
+        own = _COLOURS.get(kind)
+        chosen.append(next(others) if own is None or own in chosen else own)
     return chosen
 
 

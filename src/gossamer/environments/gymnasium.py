@@ -7,9 +7,10 @@ import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
+import tyro
 from jaxtyping import Bool, Float, Int, Num, Shaped
 
 from gossamer.environments.protocol import HostStep, Simulators
@@ -52,7 +53,7 @@ class GymnasiumEnvironment:
         (3, Box(size=1, bound=2.0), 200)
     """
 
-    id: str
+    id: Annotated[str, tyro.conf.arg(name="env-id")]
     arguments: tuple[Argument, ...] = ()
     time_limit: int | None = None
 

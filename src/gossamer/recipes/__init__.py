@@ -4,11 +4,16 @@ from collections.abc import Callable
 
 from gossamer.experiment import Experiment
 from gossamer.recipes.a2c import (
+    a2c,
     acrobot,
     acrobot_centralised,
     acrobot_specialised,
     centralised_a2c,
     diffusion,
+    hopper_mass,
+    hopper_mass_centralised,
+    hopper_wind,
+    hopper_wind_centralised,
     specialised_a2c,
 )
 from gossamer.recipes.control import (
@@ -24,6 +29,11 @@ from gossamer.recipes.control import (
 RECIPES: dict[str, Callable[[], Experiment]] = {
     recipe.__name__.replace("_", "-"): recipe
     for recipe in (
+        a2c,
+        hopper_mass,
+        hopper_mass_centralised,
+        hopper_wind,
+        hopper_wind_centralised,
         acrobot,
         acrobot_centralised,
         acrobot_specialised,
@@ -38,6 +48,7 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
 
 __all__ = [
     "RECIPES",
+    "a2c",
     "acrobot",
     "acrobot_centralised",
     "acrobot_specialised",
@@ -48,6 +59,10 @@ __all__ = [
     "centralised",
     "centralised_a2c",
     "diffusion",
+    "hopper_mass",
+    "hopper_mass_centralised",
+    "hopper_wind",
+    "hopper_wind_centralised",
     "pendulum",
     "pendulum_centralised",
     "specialised_a2c",

@@ -7,7 +7,14 @@ appendix A.3's, which tuned them apart.
 from dataclasses import replace
 
 from gossamer.algorithms.a2c import A2C
-from gossamer.environments import Acrobot, Environment, HostEnvironment
+from gossamer.environments import (
+    Acrobot,
+    Environment,
+    GymnasiumEnvironment,
+    HopperMass,
+    HopperWind,
+    HostEnvironment,
+)
 from gossamer.experience.device import Steps
 from gossamer.experiment import Experiment
 from gossamer.schedules import Schedule
@@ -39,6 +46,46 @@ def acrobot_centralised() -> Experiment:
 def acrobot_specialised() -> Experiment:
     """Specialised A2C on Extreme Acrobot: 25 isolated agents, each with 25 copies of its own task."""
     return specialised_a2c(acrobot())
+
+
+def hopper_mass() -> Experiment:
+    """Diff-A2C on Hopper with 25 masses, on a ring, asynchronous as published."""
+    return diffusion(HopperMass())
+
+
+def hopper_mass_centralised() -> Experiment:
+    """Centralised A2C on Hopper with 25 masses."""
+    return centralised_a2c(hopper_mass())
+
+
+def hopper_wind() -> Experiment:
+    """Diff-A2C on Hopper with 25 winds, on a ring, asynchronous as published."""
+    return diffusion(HopperWind())
+
+
+def hopper_wind_centralised() -> Experiment:
+    """Centralised A2C on Hopper with 25 winds."""
+    return centralised_a2c(hopper_wind())
+
+
+def a2c() -> Experiment:
+    """Diff-A2C on any Gymnasium environment (--env-id): 4 agents on a ring, each with 4 copies of it, in lockstep.
+
+    Example:
+        >>> a2c().agents, a2c().copies, a2c().environment.id
+        (4, 4, 'CartPole-v1')
+    """
+    return replace(
+        diffusion(GymnasiumEnvironment("CartPole-v1")),
+        tasks=1,
+        agents=4,
+        copies=4,
+        experience=Steps(16),
+        schedule=Schedule(),
+        rounds=1000,
+        record_every=10,
+        checkpoint_every=100,
+    )
 
 
 def diffusion(environment: Environment | HostEnvironment, steps: int = 600_000) -> Experiment:

@@ -59,9 +59,7 @@ def hopper_comparison(scale: Scale, seeds: int) -> Trainings:
         central, special = centralised_a2c(diff), specialised_a2c(diff)
         trainings[f"hopper-{name}-diffusion"] = diff
         trainings[f"hopper-{name}-centralised"] = central
-        trainings[f"hopper-{name}-specialised"] = (
-            special if scale == "paper" else replace(special, copies=5)
-        )
+        trainings[f"hopper-{name}-specialised"] = special if scale == "paper" else replace(special, copies=5)
         if scale == "paper":
             trainings[f"hopper-{name}-diffusion-adam"] = _with_adam(diff)
             trainings[f"hopper-{name}-centralised-adam"] = _with_adam(central)
@@ -81,9 +79,7 @@ def balance_networks(scale: Scale, seeds: int) -> Trainings:
     }
 
 
-def noisy_links(
-    environment: Environment | HostEnvironment, prefix: str, steps: int, seeds: int
-) -> Trainings:
+def noisy_links(environment: Environment | HostEnvironment, prefix: str, steps: int, seeds: int) -> Trainings:
     """Figure 7: 14 agents in a ring on a single task whose links fail with probability p, both directions at once.
 
     Nobody waits: messages may have any age (``most_recent``), or count once and are then gone
@@ -117,3 +113,30 @@ def noisy_hopper(scale: Scale, seeds: int) -> Trainings:
 
 def _with_adam(experiment: Experiment) -> Experiment:
     return replace(experiment, algorithm=replace(experiment.algorithm, optimiser="adam"))
+
+
+def zero_shot(scale: Scale, seeds: int) -> Trainings:
+    """Tables II and III: figure 4's three methods."""
+    return _chosen(acrobot_comparison(scale, seeds), "acrobot-", ("diffusion", "centralised", "specialised"))
+
+
+def table_1_acrobot(scale: Scale, seeds: int) -> Trainings:
+    """Table I, Acrobot: figure 4's agents, and the same from shared initial parameters."""
+    known = acrobot_comparison(scale, seeds)
+    return {
+        **_chosen(known, "acrobot-", ("diffusion", "specialised")),
+        **acrobot_initialisation(scale, seeds),
+    }
+
+
+def table_1_hopper(scale: Scale, seeds: int) -> Trainings:
+    """Table I, Hopper: figure 5's agents."""
+    known = hopper_comparison(scale, seeds)
+    return {
+        **_chosen(known, "hopper-mass-", ("diffusion", "specialised")),
+        **_chosen(known, "hopper-wind-", ("diffusion", "specialised")),
+    }
+
+
+def _chosen(trainings: Trainings, prefix: str, names: tuple[str, ...]) -> Trainings:
+    return {prefix + name: trainings[prefix + name] for name in names}

@@ -2,6 +2,6 @@
 
 from gossamer.reproductions.diffdac import REPRODUCTIONS
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction
-from gossamer.reproductions.run import reproduce
+from gossamer.reproductions.run import reproduce, verdict_table
 
-__all__ = ["REPRODUCTIONS", "Claim", "Findings", "Reproduction", "reproduce"]
+__all__ = ["REPRODUCTIONS", "Claim", "Findings", "Reproduction", "reproduce", "verdict_table"]

@@ -42,7 +42,12 @@ def deviations(run: Path) -> list[RelativeDeviation]:
 def interval(values: Float[np.ndarray, " seed"]) -> dict[str, Any]:
     """Mean over seeds, its 95 % interval, and every seed's value."""
     low, high = bootstrap_interval(values[:, None])
-    return {"mean": float(values.mean()), "low": float(low[0]), "high": float(high[0]), "seeds": values.tolist()}
+    return {
+        "mean": float(values.mean()),
+        "low": float(low[0]),
+        "high": float(high[0]),
+        "seeds": values.tolist(),
+    }
 
 
 def steps_per_environment(run: Path) -> float:

@@ -20,8 +20,8 @@ from gossamer.analysis.pictures import save_picture
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.experiment import Experiment
 from gossamer.progress import Lines
-from gossamer.records import provenance, read_config, write_json
 from gossamer.recipes.diffdac import Scale
+from gossamer.records import provenance, read_config, write_json
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction
 from gossamer.train import Interrupted, load_experiment, resume, run_folders, train
 
@@ -33,11 +33,11 @@ def reproduce(
     out: Path = Path("results"),
     runs: Path = Path("runs/reproduce"),
     processes: int | None = None,
-) -> Path:
+) -> tuple[Path, tuple[Claim, ...]]:
     """Train what is not trained yet, and write data, picture and verdicts.
 
-    Trainings are shared between reproductions and scales of one name never mix: a training lies in
-    ``runs/scale/name``. Interrupted, it goes on from there when called again.
+    Trainings are shared between reproductions, scales never mix: a training lies in ``runs/scale/name``. Interrupted,
+    it goes on from there when called again.
 
     Args:
         reproduction: what to make.
@@ -48,7 +48,7 @@ def reproduce(
         processes: trainings at once, each on a core of its own; by default one for each core.
 
     Returns:
-        The folder with ``summary.json``, the picture and the curves.
+        The folder with ``summary.json``, the picture and the curves; and the claims.
 
     Raises:
         InputError: bad numbers, or a training folder that holds another experiment.
@@ -63,7 +63,8 @@ def reproduce(
     waiting = {name: each for name, each in trainings.items() if not is_finished(each, folders[name])}
     _train_all(waiting, folders, min(processes, len(waiting)))
     findings = reproduction.conclude(folders)
-    return write_findings(reproduction, findings, scale, seeds, folders, out / reproduction.name)
+    folder = write_findings(reproduction, findings, scale, seeds, folders, out / reproduction.name)
+    return folder, findings.claims
 
 
 def is_finished(experiment: Experiment, folder: Path) -> bool:
@@ -76,13 +77,20 @@ def is_finished(experiment: Experiment, folder: Path) -> bool:
         return False
     held = load_experiment(folder)
     if replace(held, rounds=experiment.rounds) != experiment or held.rounds > experiment.rounds:
-        raise InputError(f"{folder} holds another training than is wanted now; move it away or give other --runs")
+        raise InputError(
+            f"{folder} holds another training than is wanted now; move it away or give other --runs"
+        )
     saved = [checkpoints.rounds(each / "checkpoints") for each in run_folders(folder)]
     return all(rounds and rounds[-1] == experiment.rounds for rounds in saved)
 
 
 def write_findings(
-    reproduction: Reproduction, findings: Findings, scale: Scale, seeds: int, folders: Mapping[str, Path], out: Path
+    reproduction: Reproduction,
+    findings: Findings,
+    scale: Scale,
+    seeds: int,
+    folders: Mapping[str, Path],
+    out: Path,
 ) -> Path:
     """``summary.json`` (claims, data, scale, versions), the picture, and a learning curve of each training as CSV."""
     if findings.picture is not None:
@@ -105,9 +113,15 @@ def write_findings(
     return out
 
 
-def verdicts(claims: tuple[Claim, ...]) -> list[tuple[str, str, str]]:
-    """Rows for a table: verdict, claim, evidence."""
-    return [(claim.verdict, claim.text, claim.evidence) for claim in claims]
+def verdict_table(claims: tuple[Claim, ...]) -> str:
+    """Two lines a claim: the verdict and what was claimed, and the figures.
+
+    Example:
+        >>> print(verdict_table((Claim("a beats b", "holds", "2 against 1"),)))
+        holds          a beats b
+                       2 against 1
+    """
+    return "\n".join(f"{claim.verdict:<14} {claim.text}\n{'':<14} {claim.evidence}" for claim in claims)
 
 
 def _train_all(waiting: Mapping[str, Experiment], folders: Mapping[str, Path], processes: int) -> None:

@@ -17,15 +17,15 @@ from gossamer.types import Message
 
 
 class Delivery(NamedTuple):
-    """The part of a ``Wave`` that the device needs."""
+    """The part of a ``Wave`` that the device needs; arrays of numpy until they are sent there."""
 
-    adapts: Bool[Array, "*batch agent"]
-    combines: Bool[Array, "*batch agent"]
-    slot: Int[Array, "*batch agent"]
-    take: Int[Array, "*batch edge"]
-    weight: Float[Array, "*batch edge"]
-    own: Float[Array, "*batch agent"]
-    sent: Bool[Array, "*batch edge"]
+    adapts: Bool[Any, "*batch agent"]
+    combines: Bool[Any, "*batch agent"]
+    slot: Int[Any, "*batch agent"]
+    take: Int[Any, "*batch edge"]
+    weight: Float[Any, "*batch edge"]
+    own: Float[Any, "*batch agent"]
+    sent: Bool[Any, "*batch edge"]
 
     @classmethod
     def of(cls, wave: Wave) -> "Delivery":
