@@ -25,13 +25,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gossamer.engines import Report, Traffic
 from gossamer.experience import Episodes
 from gossamer.experiment import Parts, build, initial_population, tree_bytes
 from gossamer.mixing import mix
 from gossamer.recipes import pendulum
 from gossamer.runtimes.vectorised import Population, run_chunk
 from gossamer.topologies import erdos_renyi, star
-from gossamer.train import Totals, record_rows
+from gossamer.train import Timed, Totals, record_rows
 
 REPEATS = 5
 # agents, width, E, and the sizes of a block to compare
@@ -172,8 +173,12 @@ def blocks(cases: tuple[tuple[int, int, int, tuple[int, ...]], ...]) -> list[dic
 
 def run_and_record(trainer: Trainer, rounds: int) -> None:
     """Rounds, and their lines of ``metrics.jsonl``."""
-    record = jax.tree.map(lambda rows: rows[:, 0], trainer.run(rounds))
-    json.dumps(record_rows(trainer.parts, record, 0, Totals(), elapsed=1.0))
+    record = trainer.run(rounds)
+    reports = [
+        Timed(Report(1, jax.tree.map(lambda rows, i=i: rows[i], record), Traffic.none(1)), seconds=1.0)
+        for i in range(rounds)
+    ]
+    json.dumps(record_rows(trainer.parts, reports, 0, 0, Totals()))
 
 
 def scaling(sizes: tuple[int, ...]) -> list[dict[str, float]]:

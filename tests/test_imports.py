@@ -32,8 +32,9 @@ LAYERS = [
     "engines",
     "progress",
     "train",
-    "evaluate",
     "analysis",
+    "evaluate",
+    "reproductions",
     "demo",
     "cli",
 ]

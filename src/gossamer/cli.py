@@ -223,12 +223,19 @@ def _evaluate(arguments: list[str]) -> None:
         """Play the most probable action, or sample as in training."""
         seed: int = 0
         """Seed of the initial states and of the sampled actions."""
+        tasks: tuple[str, ...] = ()
+        """Other tasks than the run's (zero-shot): names that the environment holds out, or parameter=value,..."""
 
     options = _parse(Options, arguments, "evaluate")
-    from gossamer.evaluate import evaluate, table, write_evaluation
+    from gossamer.evaluate import evaluate, table, tasks_named, write_evaluation
+    from gossamer.train import load_experiment
 
-    evaluation = evaluate(options.run, options.episodes, options.policy == "greedy", options.seed)
-    path = write_evaluation(evaluation, options.run / f"evaluation-{options.policy}.json")
+    greedy, others = options.policy == "greedy", None
+    if options.tasks:
+        others = tasks_named(load_experiment(options.run).environment, options.tasks)
+    evaluation = evaluate(options.run, options.episodes, greedy, options.seed, others)
+    zero_shot = "-zero-shot" if options.tasks else ""
+    path = write_evaluation(evaluation, options.run / f"evaluation-{options.policy}{zero_shot}.json")
     print(table(evaluation))
     print(path)
 

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from gossamer.experience.device import Steps
 from gossamer.experience.host import HostSteps
-from gossamer.experiment import Experiment, Parts, initial_population, on_host, tree_bytes
+from gossamer.experiment import Experiment, Parts, initial_population, on_host
 from gossamer.runtimes.mailbox import Delivery
 from gossamer.runtimes.vectorised import (
     Population,
@@ -159,6 +160,7 @@ class HostEngine:
     def __init__(self, experiment: Experiment, parts: Parts):
         self._experiment, self._parts = experiment, parts
         self._events = _Events(parts)
+        assert isinstance(parts.experience, Steps)  # ``build`` refuses whole episodes on the host
         self._host = HostSteps(
             parts.environment, parts.experience.steps, parts.tasks, np.asarray(parts.seeds)
         )
@@ -250,13 +252,6 @@ class _Events:
         sent = np.full(len(parts.seeds), (links.weight[phases] > 0).sum())
         zero = np.zeros_like(sent)
         return Traffic(sent, zero, sent, zero, zero)
-
-
-def message_bytes(parts: Parts) -> int:
-    """Bytes of one message; those of push-sum hold its mass and running sums as two numbers each."""
-    learner = jax.eval_shape(parts.algorithm.init, jax.random.key(0))
-    plain = tree_bytes(jax.eval_shape(parts.algorithm.message, learner))
-    return 2 * (plain + 4) if parts.schedule.rule == "push_sum" else plain
 
 
 def _stretches(done: int, rounds: int, every: int) -> list[int]:

@@ -1,5 +1,6 @@
 """How good a trained population is: every agent on every task, greedily or sampled. Nothing is learned here."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gossamer.algorithms.protocol import Algorithm
+from gossamer.analysis.statistics import bootstrap_interval
 from gossamer.environments import TaskSet
-from gossamer.errors import require_at_least
+from gossamer.errors import InputError, require_at_least
 from gossamer.experience.device import Episodes
 from gossamer.experiment import on_host
 from gossamer.records import write_json
@@ -51,6 +53,12 @@ class Evaluation(NamedTuple):
         return self.returns.std((0, 1, 3))
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval over seeds of the mean over agents, tasks and episodes."""
+        low, high = bootstrap_interval(self.returns.mean((1, 2, 3))[:, None])
+        return float(low[0]), float(high[0])
+
+    @property
     def worst_agent(self) -> Float[np.ndarray, " task"]:
         """Mean return on each task of the agent (of any seed) that is worst there."""
         return self.returns.mean(3).min((0, 1))
@@ -87,6 +95,43 @@ def evaluate(
     return Evaluation(played, agent, trained, np.asarray(returns))
 
 
+def tasks_named(environment: Any, names: Sequence[str]) -> TaskSet:
+    """Tasks given in words: those an environment holds out, by name, or values of every parameter.
+
+    Args:
+        environment: the family.
+        names: each ``easy``, ``hard`` or the like, or ``parameter=value,...``.
+
+    Raises:
+        InputError: an unknown name or parameter, one that is missing, or a value that is no number.
+
+    Example:
+        >>> from gossamer.environments import Acrobot
+        >>> tasks_named(Acrobot(), ["easy", "length=1,mass=1,inertia=1"]).describe(0)
+        'length 0.7046, mass 0.5259, inertia 0.6346'
+    """
+    held_out = environment.held_out() if hasattr(environment, "held_out") else {}
+    example = environment.task_set(1).tasks[0]
+    tasks: list[Any] = []
+    for name in names:
+        tasks += held_out[name].tasks if name in held_out else (_task_of(example, name, list(held_out)),)
+    return TaskSet(tuple(tasks))
+
+
+def _task_of(example: Any, text: str, known: list[str]) -> Any:
+    pairs = dict(part.partition("=")[::2] for part in text.split(","))
+    try:
+        if set(pairs) != set(example._fields):
+            raise ValueError
+        return type(example)(**{name: float(value) for name, value in pairs.items()})
+    except ValueError as error:
+        form = ",".join(f"{name}={value}" for name, value in zip(example._fields, example, strict=True))
+        names = f"{', '.join(known)} or " if known else ""
+        raise InputError(
+            f"{text!r} is no task; give {names}values of all parameters, such as {form}"
+        ) from error
+
+
 def table(evaluation: Evaluation) -> str:
     """The evaluation as text: a line per task, and the means."""
     columns = _columns(evaluation)
@@ -94,12 +139,17 @@ def table(evaluation: Evaluation) -> str:
         [evaluation.task_set.describe(task), *(_number(values[task]) for values in columns.values())]
         for task in range(len(evaluation.task_set))
     ]
-    rows.append(["mean over tasks", *(_number(np.nanmean(values)) for values in columns.values())])
+    rows.append(["mean over tasks", *(_number(_known_mean(values)) for values in columns.values())])
     header = ["task", *columns]
     width = max(len(row[0]) for row in rows)
     lines = [
         "  ".join([row[0].ljust(width), *(f"{cell:>12}" for cell in row[1:])]) for row in [header, *rows]
     ]
+    if len(evaluation.returns) > 1:
+        low, high = evaluation.interval
+        lines.append(
+            f"all agents, 95 % interval over {len(evaluation.returns)} seeds: {low:.1f} to {high:.1f}"
+        )
     return "\n".join(lines)
 
 
@@ -109,6 +159,7 @@ def write_evaluation(evaluation: Evaluation, path: Path) -> Path:
         "tasks": [evaluation.task_set.describe(task) for task in range(len(evaluation.task_set))],
         "agents": evaluation.agent.tolist(),
         "mean_over_tasks": float(evaluation.all.mean()),
+        "interval_over_seeds": evaluation.interval,
         **{name: values.tolist() for name, values in _columns(evaluation).items()},
         "returns_seed_agent_task_episode": evaluation.returns.tolist(),
     }
@@ -125,7 +176,13 @@ def _columns(evaluation: Evaluation) -> dict[str, np.ndarray]:
     }
 
 
-def _number(value: np.floating) -> str:
+def _known_mean(values: np.ndarray) -> float:
+    """NaN where nothing is known, as with tasks that nobody trained on."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _number(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.1f}"
 
 

@@ -120,6 +120,7 @@ class Parts(NamedTuple):
     links: Links
     schedule: Schedule
     mailbox: AnyMailbox | None
+    message_bytes: int
     task_set: TaskSet
     tasks: Any
     task_index: np.ndarray
@@ -162,6 +163,7 @@ def build(experiment: Experiment) -> Parts:
         links=links,
         schedule=experiment.schedule,
         mailbox=mailbox,
+        message_bytes=_message_bytes(algorithm, experiment.schedule),
         task_set=task_set,
         tasks=tasks,
         task_index=np.asarray(task_set.index(experiment.agents, experiment.copies)),
@@ -260,6 +262,13 @@ def _mailbox(schedule: Schedule, links: Links) -> AnyMailbox | None:
         return None
     mailbox = Mailbox.of(links, schedule.in_flight)
     return PushSumMailbox(mailbox) if schedule.rule == "push_sum" else mailbox
+
+
+def _message_bytes(algorithm: SiAC | A2C, schedule: Schedule) -> int:
+    """Bytes of one message; that of push-sum holds a mass beside the parameters, and all of it as two numbers each."""
+    learner = jax.eval_shape(algorithm.init, jax.random.key(0))
+    plain = tree_bytes(jax.eval_shape(algorithm.message, learner))
+    return 2 * (plain + 4) if schedule.rule == "push_sum" else plain
 
 
 def _columns_per_environment(experiment: Experiment) -> int:

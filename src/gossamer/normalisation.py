@@ -55,4 +55,5 @@ class Moments(NamedTuple):
         self, values: Float[Array, "*batch component"], limit: float = 10.0
     ) -> Float[Array, "*batch component"]:
         """Values less their mean in standard deviations, clipped at ±``limit``."""
-        return jnp.clip((values - self.mean) / jnp.sqrt(self.variance + 1e-8), -limit, limit)
+        mean, variance = (jnp.broadcast_to(each, values.shape) for each in (self.mean, self.variance))
+        return jnp.clip((values - mean) / jnp.sqrt(variance + 1e-8), -limit, limit)

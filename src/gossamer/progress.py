@@ -31,6 +31,10 @@ class Reporter(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
+    def say(self, sentence: str) -> None:
+        """Tell what is worth knowing before the first round."""
+        ...
+
     def show(self, status: Status) -> None:
         """Show where the run stands."""
         ...
@@ -44,6 +48,9 @@ class Silent:
 
     def __exit__(self, *_: object) -> None:
         return None
+
+    def say(self, sentence: str) -> None:
+        """Say nothing."""
 
     def show(self, status: Status) -> None:
         """Show nothing."""
@@ -60,6 +67,11 @@ class Lines:
 
     def __exit__(self, *_: object) -> None:
         return None
+
+    def say(self, sentence: str) -> None:
+        """Print it after the label."""
+        with contextlib.suppress(BrokenPipeError):
+            print(f"{self._label}  {sentence}", flush=True)
 
     def show(self, status: Status) -> None:
         """Print the line if its time has come."""
@@ -93,6 +105,10 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def say(self, sentence: str) -> None:
+        """Print it above the bar."""
+        self._progress.console.print(sentence)
 
     def show(self, status: Status) -> None:
         """Move the bar."""

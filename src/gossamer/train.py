@@ -20,9 +20,9 @@ import numpy as np
 
 from gossamer import checkpoints
 from gossamer.checkpoints import Checkpoint
-from gossamer.engines import Engine, Report, Traffic, engine_of, message_bytes
+from gossamer.engines import Engine, Report, Traffic, engine_of
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, Parts, build, on_host, population_shape
+from gossamer.experiment import Experiment, Parts, build, on_host, population_shape, tree_bytes
 from gossamer.mixing import RULES
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.records import (
@@ -276,6 +276,9 @@ def _start(
 ) -> None:
     """From the initial population, which is the first checkpoint."""
     folders = _make_seed_folders(experiment, parts, out)
+    if parts.mailbox is not None:
+        mail = tree_bytes(population_shape(parts.algorithm, experiment, parts.mailbox, parts.tasks).mail)
+        reporter.say(f"messages in flight and inboxes take {mail / 2**20:.1f} MiB")
     with _open_all(folders, [Totals()] * len(folders), [0] * len(folders)) as logs:
         population = engine.start()
         _save_all(logs, engine.saved(population), 0)
@@ -372,6 +375,8 @@ def _drive(
     with reporter:
         while done < experiment.rounds:
             length = min(pace.rounds, engine.most_rounds(every), _to_boundary(done, experiment))
+            if stop:
+                length = min(length, every - done % every)
             started = time.perf_counter()
             population, reports = engine.advance(population, length, every)
             elapsed = time.perf_counter() - started
@@ -392,23 +397,23 @@ def _drive(
                 )
 
 
-class _Timed(NamedTuple):
+class Timed(NamedTuple):
     """A report, and the seconds that its rounds took."""
 
     report: Report
     seconds: float
 
 
-def _timed(reports: list[Report], elapsed: float) -> list[_Timed]:
+def _timed(reports: list[Report], elapsed: float) -> list[Timed]:
     rounds = sum(report.rounds for report in reports)
-    return [_Timed(report, elapsed * report.rounds / rounds) for report in reports]
+    return [Timed(report, elapsed * report.rounds / rounds) for report in reports]
 
 
-def _merge(pending: _Timed | None, new: list[_Timed], every: int) -> tuple[list[_Timed], _Timed | None]:
+def _merge(pending: Timed | None, new: list[Timed], every: int) -> tuple[list[Timed], Timed | None]:
     """Reports of ``every`` rounds each, and the last one if more of its rounds are to come."""
     if pending is not None:
         first, *new = new
-        new = [_Timed(pending.report.and_then(first.report), pending.seconds + first.seconds), *new]
+        new = [Timed(pending.report.and_then(first.report), pending.seconds + first.seconds), *new]
     if new[-1].report.rounds < every:
         return new[:-1], new[-1]
     return new, None
@@ -439,14 +444,14 @@ def _to_boundary(done: int, experiment: Experiment) -> int:
     return min(experiment.checkpoint_every - done % experiment.checkpoint_every, experiment.rounds - done)
 
 
-def _write_rows(parts: Parts, logs: list[_Logs], reports: list[_Timed], done: int) -> None:
+def _write_rows(parts: Parts, logs: list[_Logs], reports: list[Timed], done: int) -> None:
     first = done - sum(each.report.rounds for each in reports)
     for index, log in enumerate(logs):
         log.append(record_rows(parts, reports, index, first, log.totals))
 
 
 def record_rows(
-    parts: Parts, reports: Sequence[_Timed], seed: int, done: int, totals: Totals
+    parts: Parts, reports: Sequence[Timed], seed: int, done: int, totals: Totals
 ) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl`` for some reports of one seed, up to one in which something was not finite.
 
@@ -527,7 +532,7 @@ def _messages(parts: Parts, traffic: Traffic, seed: int) -> dict[str, Any]:
         "sent": sent,
         "lost": lost,
         "combined": combined,
-        "bytes": sent * message_bytes(parts),
+        "bytes": sent * parts.message_bytes,
         "links_down": lost / sent if sent else 0.0,
         "mean_age": total_age / combined if combined else None,
         "oldest": oldest,

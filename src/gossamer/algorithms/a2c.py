@@ -5,7 +5,7 @@ of the tasks, the graph and the schedule. Nothing here talks to anyone.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -57,17 +57,17 @@ class A2C:
 
         mean[ −ln π_w(a_t|s_t) Â_t + c_v (v_ξ(s_t) − target_t)² − c_e H(π_w(·|s_t)) ]
 
-    With c_v = ½ the critic's part is (43). Actions of a ``Discrete`` space have a categorical policy; those of a ``Box``
-    a diagonal Gaussian one, whose standard deviations are parameters that do not depend on the state and whose samples
-    are clipped by the environment.
+    With c_v = ½ the critic's part is (43). Actions of a ``Discrete`` space have a categorical policy; those of a
+    ``Box`` a diagonal Gaussian one, whose standard deviations are parameters that do not depend on the state and
+    whose samples are clipped by the environment.
 
     RMSProp is PyTorch's form, which adds ε outside the root. Observations and rewards may be normalised by running
     statistics, which are part of the parameters: saved with them, and mixed with the neighbours' where
     ``statistics`` says so. The reward is divided by the standard deviation of discounted sums of rewards since the
     batch's start or the episode's.
 
-    Defaults are those of Diff-A2C in appendix A.3, and GALA's of table 2 where Diff-DAC is silent (``value_coefficient``,
-    ``max_gradient_norm``). Numbers are traced: changing them compiles nothing.
+    Defaults are those of Diff-A2C in appendix A.3, and GALA's of table 2 where Diff-DAC is silent
+    (``value_coefficient``, ``max_gradient_norm``). Numbers are traced: changing them compiles nothing.
 
     Raises:
         InputError: where a hyper-parameter lies outside its range.
@@ -128,7 +128,9 @@ class A2C:
             require_non_negative(name, getattr(self, name))
         for name in ("decay", "discount", "trace_decay"):
             require_within(name, getattr(self, name), 0.0, 1.0)
-        _optimiser_named(self.optimiser, self.learning_rate, self.decay, self.epsilon)
+        _require_descent(
+            self.optimiser, _optimiser_named(self.optimiser, self.learning_rate, self.decay, self.epsilon)
+        )
 
     def init(self, key: Key) -> Learner:
         """A learner with its own random parameters and a fresh optimiser."""
@@ -205,8 +207,10 @@ class A2C:
             return total, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
         gradient, info = jax.grad(loss, has_aux=True)((params.network, params.log_scale))
-        info = {**info, "gradient_norm": optax.global_norm(gradient)}
-        return A2CGradient(*gradient, *self._batch_statistics(trajectory)), info
+        info = {**info, "gradient_norm": optax.tree.norm(gradient)}
+        observation, reward = self._batch_statistics(trajectory)
+        network, log_scale = gradient
+        return A2CGradient(network, log_scale, observation, reward), info
 
     def apply(self, learner: Learner, gradient: A2CGradient) -> Learner:
         """One step of the optimiser along the clipped gradient; statistics take the batch in."""
@@ -215,7 +219,7 @@ class A2C:
         change, state = self._optimiser.update(
             (gradient.network, gradient.log_scale), learner.optimiser, trained
         )
-        network, log_scale = optax.apply_updates(trained, change)
+        network, log_scale = cast(tuple[Any, Any], optax.apply_updates(trained, change))
         observation, reward = params.observation, params.reward
         if self._normalises_observations:
             observation = observation.merged(gradient.observation)
@@ -304,8 +308,24 @@ def _optimiser_named(name: str, learning_rate: Any, decay: Any, epsilon: Any) ->
     except (AttributeError, TypeError, ValueError):
         made = None
     if not isinstance(made, optax.GradientTransformation):
-        raise InputError(
-            f"optimiser is {name!r}; it must be rmsprop, adam, or the name of an optax optimiser that needs a learning "
-            "rate only, such as sgd, adamw or lion"
-        )
+        raise _no_optimiser(name)
     return made
+
+
+def _require_descent(name: str, optimiser: optax.GradientTransformation) -> None:
+    """Refuse parts of optimisers, of which some would climb, and optimisers that ask for more than gradients."""
+    with jax.ensure_compile_time_eval():
+        one = jnp.ones(1)
+        try:
+            change, _ = optimiser.update(one, optimiser.init(one), one)
+        except TypeError as error:
+            raise _no_optimiser(name) from error
+        if not cast(Array, change)[0] < 0:
+            raise _no_optimiser(name)
+
+
+def _no_optimiser(name: str) -> InputError:
+    return InputError(
+        f"optimiser is {name!r}; it must be rmsprop, adam, or the name of an optax optimiser that needs a learning "
+        "rate only, such as sgd, adamw or lion"
+    )

@@ -19,7 +19,7 @@ from gossamer.distributions import DiagonalGaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
 from gossamer.networks import MLP, Activation
 from gossamer.returns import discounted_returns, episode_discounts
-from gossamer.types import ActorCritic, Estimate, Info, Key, Learner, Spaces, Trajectory
+from gossamer.types import ActorCritic, Box, Estimate, Info, Key, Learner, Spaces, Trajectory
 
 Spread: TypeAlias = Literal["variance", "standard_deviation"]
 
@@ -104,6 +104,7 @@ class SiAC:
         location, spread = jnp.split(self._actor.outputs_of(actor_params, observation), 2, axis=-1)
         spread = jax.nn.softplus(spread) + self.variance_floor
         scale = jnp.sqrt(spread) if self.spread == "variance" else spread
+        assert isinstance(self.spaces.action, Box)  # ``build`` refuses any other
         return DiagonalGaussian(self.spaces.action.bound * jnp.tanh(location), scale)
 
     def value(

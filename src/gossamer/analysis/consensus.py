@@ -21,8 +21,8 @@ class RelativeDeviation(NamedTuple):
 def relative_deviation(parameters: Sequence[Float[np.ndarray, "agent ..."]]) -> RelativeDeviation:
     """Diff-DAC's table I for one run: how far agents' parameters are apart, relative to their size.
 
-    The paper divides by the mean, which may be negative; its absolute value is taken here. A parameter that is 0 for all
-    agents is left out.
+    The paper divides by the mean, which may be negative; its absolute value is taken here. A parameter that is 0
+    for all agents is left out.
 
     Args:
         parameters: arrays with a leading agent axis.

@@ -60,8 +60,8 @@ class Episodes:
             state: what ``init`` returned.
 
         Returns:
-            The same state, and a trajectory of ``environment.max_steps`` rows and ``env · episodes_per_environment`` columns, the episodes
-            of one environment side by side.
+            The same state, and a trajectory of ``environment.max_steps`` rows and ``env · episodes_per_environment``
+            columns, the episodes of one environment side by side.
         """
         environments = len(jax.tree.leaves(tasks)[0])
         number = jnp.repeat(jnp.arange(environments), self.episodes_per_environment)

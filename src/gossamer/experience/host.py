@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
@@ -66,9 +67,9 @@ class HostSteps:
             ):
                 total += part
             self._begin(ended)
-        columns = (np.stack(column) for column in zip(*rows, strict=True))
-        task = np.broadcast_to(np.arange(self._shape[2]), self._shape)
-        trajectory = Trajectory(*(self._by_agent(column) for column in columns), task=task)
+        columns = (jnp.asarray(self._by_agent(np.stack(column))) for column in zip(*rows, strict=True))
+        task = jnp.broadcast_to(jnp.arange(self._shape[2]), self._shape)
+        trajectory = Trajectory(*columns, task=task)
         totals = Finished(*(total.reshape(self._shape).astype(np.float32) for total in finished))
         return Collected((), trajectory, totals)
 
@@ -97,7 +98,7 @@ class HostSteps:
         self, act: ActForAll, step: int, which: np.ndarray
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         observation = self._observation.copy()
-        action, log_prob = act(step, observation.reshape(*self._shape, -1))
+        action, log_prob = act(step, jnp.asarray(observation.reshape(*self._shape, -1)))
         action = np.asarray(action)
         action = action.reshape(len(which), *action.shape[3:])
         taken = self._simulators.step(action, which)

@@ -42,7 +42,7 @@ class Reproduction:
 
 
 def higher(text: str, first: np.ndarray, second: np.ndarray, unit: str = "") -> Claim:
-    """A claim that the first mean over seeds is above the second: holds if the 95 % interval of the difference is above 0.
+    """A claim that the first mean over seeds is the higher: it holds if the difference's 95 % interval is above 0.
 
     Example:
         >>> higher("a beats b", np.array([5.0, 6.0, 5.5]), np.array([1.0, 2.0, 1.5])).verdict

@@ -6,8 +6,9 @@ What is trained and concluded is said elsewhere.
 import csv
 import multiprocessing
 import os
+import signal
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,35 +128,54 @@ def verdict_table(claims: tuple[Claim, ...]) -> str:
 def _train_all(waiting: Mapping[str, Experiment], folders: Mapping[str, Path], processes: int) -> None:
     if not waiting:
         return
-    if processes == 1:
-        for name, experiment in waiting.items():
-            _train_one(name, experiment, folders[name])
-        return
+    try:
+        if processes == 1:
+            for name, experiment in waiting.items():
+                _train_one(name, experiment, folders[name])
+        else:
+            _train_side_by_side(waiting, folders, processes)
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted("stopped, all trainings have saved themselves; the same command goes on") from None
+
+
+def _train_side_by_side(
+    waiting: Mapping[str, Experiment], folders: Mapping[str, Path], processes: int
+) -> None:
     context = multiprocessing.get_context("spawn")
-    cores = context.Queue()
-    for index, core in zip(range(processes), sorted(os.sched_getaffinity(0)) * processes, strict=False):
-        del index
-        cores.put(core)
+    cores, available = context.Queue(), sorted(os.sched_getaffinity(0))
+    for index in range(processes):
+        cores.put(available[index % len(available)])
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_pin, initargs=(cores,)) as pool:
         jobs = [pool.submit(_train_one, name, each, folders[name]) for name, each in waiting.items()]
-        for job in jobs:
-            job.result()
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:
+            # What has not begun must not begin, what runs saves itself.
+            for child in multiprocessing.active_children():
+                child.terminate()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, previous)
 
 
 def _pin(cores: Any) -> None:
-    """A process on one core runs small networks faster than on two, and does not disturb the others."""
+    """A process on one core runs small networks faster than on two, and does not disturb the others.
+
+    In a session of its own it does not hear the terminal's Ctrl-C: the caller tells it to stop, once.
+    """
+    os.setsid()
     os.sched_setaffinity(0, {cores.get()})
 
 
 def _train_one(name: str, experiment: Experiment, folder: Path) -> None:
-    """Train, or go on; an interruption has to reach the caller as one that can be pickled."""
-    try:
-        if (folder / "config.json").exists():
-            resume(folder, experiment.rounds, Lines(name, seconds=30))
-        else:
-            train(experiment, folder, Lines(name, seconds=30))
-    except Interrupted as stop:
-        raise Interrupted(f"{name} {stop}") from None
+    """Train, or go on where an earlier call stopped."""
+    if (folder / "config.json").exists():
+        resume(folder, experiment.rounds, Lines(name, seconds=30))
+    else:
+        train(experiment, folder, Lines(name, seconds=30))
 
 
 def _write_curve(run: Path, out: Path) -> None:

@@ -96,7 +96,7 @@ class Mailbox:
 
     def _written(self, ring: Message, message: Message, now: Delivery) -> Message:
         """The ring with the messages of those that adapted."""
-        written = now.adapts & (jnp.arange(self.slots)[:, None] == now.slot[None])
+        written = now.adapts[None] & (jnp.arange(self.slots)[:, None] == now.slot[None])
         return jax.tree.map(lambda old, new: jnp.where(_to(written, old), new[None], old), ring, message)
 
     def _taken(self, inbox: Message, ring: Message, row: Array, now: Delivery) -> Message:
@@ -143,11 +143,11 @@ class Mass(NamedTuple):
 class PushSumMailbox:
     """Push-sum over links that lose messages, by running sums (Hadjicostis, Vaidya and Domínguez-García 2016).
 
-    Agent i holds a numerator x_i and a mass w_i, at first its parameters and 1. When it adapts by Δ_i, it adds Δ_i to
-    x_i, keeps 1/(1 + d_i) of both and adds as much to the running sum σ of each of its d_i outgoing edges; what is sent is
-    σ, so that a message makes up for all that were lost before it. A receiver adds by how much σ has grown since
-    it heard last. Parameters are x_i / w_i. Σ_i x_i plus what the sums are ahead of the inboxes never changes, whatever is
-    lost: the mean is kept under one-sided loss, where rows that sum to one would let it drift.
+    Agent i holds a numerator x_i and a mass w_i, at first its parameters and 1. When it adapts by Δ_i, it adds Δ_i
+    to x_i, keeps 1/(1 + d_i) of both and adds as much to the running sum σ of each of its d_i outgoing edges; what is
+    sent is σ, so that a message makes up for all that were lost before it. A receiver adds by how much σ has grown
+    since it heard last. Parameters are x_i / w_i. Σ_i x_i plus what the sums are ahead of the inboxes never changes,
+    whatever is lost: the mean is kept under one-sided loss, where rows that sum to one would let it drift.
     """
 
     mailbox: Mailbox
@@ -168,7 +168,10 @@ class PushSumMailbox:
         )
         holding = {"parameters": parameters, "mass": mass.holding["mass"]}
         given = jax.tree.map(lambda leaf: _to(now.weight, leaf) * leaf[box.sender], holding)
-        kept = jax.tree.map(lambda leaf: _to(now.own, leaf) * leaf, holding)
+        # What is left after giving and not a share of one's own: shares that are rounded do not sum to one.
+        kept = jax.tree.map(
+            lambda leaf, parts: leaf - jax.ops.segment_sum(parts, box.sender, box.agents), holding, given
+        )
         sums = _add(mass.sums, given)
         ring = tuple(self._written(old, new, now) for old, new in zip(mass.ring, sums, strict=True))
         every = jnp.arange(len(box.sender))
@@ -190,7 +193,7 @@ class PushSumMailbox:
 
     def _written(self, ring: Any, sums: Any, now: Delivery) -> Any:
         slot, adapts = now.slot[self.mailbox.sender], now.adapts[self.mailbox.sender]
-        written = adapts & (jnp.arange(self.mailbox.slots)[:, None] == slot[None])
+        written = adapts[None] & (jnp.arange(self.mailbox.slots)[:, None] == slot[None])
         return jax.tree.map(lambda old, new: jnp.where(_to(written, old), new[None], old), ring, sums)
 
 
