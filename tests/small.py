@@ -1,10 +1,16 @@
-"""Experiments small enough for a test, shared by those that need a whole run."""
+"""Experiments and environments small enough for a test, shared by those that need them."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
-from gossamer.environments import CartPoleBalance
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gossamer.environments import CartPoleBalance, CartPoleState, HostStep, Step, TaskSet
 from gossamer.experiment import Experiment
 from gossamer.recipes import cartpole_balance
+from gossamer.types import Box
 
 
 def small_experiment(**changes) -> Experiment:
@@ -20,3 +26,109 @@ def small_experiment(**changes) -> Experiment:
         checkpoint_every=2,
     )
     return replace(small, **changes)
+
+
+class Countdown(NamedTuple):
+    """A task: the number of steps until it terminates."""
+
+    steps: Any
+
+
+@dataclass(frozen=True)
+class CountdownEnvironment:
+    """The state counts steps; the reward is the number of the step; ends after ``task.steps``."""
+
+    max_steps: int = 5
+    observation_size: int = 1
+    action_space: Box = field(default=Box(1, 1.0))
+
+    def task_set(self, count):
+        return TaskSet((Countdown(3.0),) * count)
+
+    def reset(self, key, task):
+        return jnp.zeros((), jnp.int32)
+
+    def observe(self, state, task):
+        return state.astype(jnp.float32)[None]
+
+    def step(self, state, action, task):
+        return Step(state + 1, (state + 1).astype(jnp.float32), state + 1 >= task.steps)
+
+
+@dataclass(frozen=True)
+class FixedStart(CartPoleBalance):
+    """Balance whose episodes all begin alike, leaning: nothing about it is random."""
+
+    max_steps: int = 12
+
+    def reset(self, key, task):
+        return CartPoleState(*jnp.array([0.0, 0.1, 0.12, 0.0]))
+
+
+@dataclass(frozen=True)
+class OnHost:
+    """A device environment behind the host's protocol, its simulators stepped from Python."""
+
+    environment: Any = field(default_factory=FixedStart)
+    remembers: bool = True
+
+    @property
+    def max_steps(self):
+        return self.environment.max_steps
+
+    @property
+    def observation_size(self):
+        return self.environment.observation_size
+
+    @property
+    def action_space(self):
+        return self.environment.action_space
+
+    def task_set(self, count):
+        return self.environment.task_set(count)
+
+    def simulate(self, tasks, streams):
+        return _Simulators(self, jax.tree.map(jnp.asarray, tasks), len(streams))
+
+
+class _Simulators:
+    """Counts steps of each simulator, and refuses to step one that has ended."""
+
+    def __init__(self, owner, tasks, count):
+        self.owner, self.tasks = owner, tasks
+        environment, self.keys = owner.environment, jax.random.split(jax.random.key(0), count)
+        self.starts = jax.vmap(environment.reset)(self.keys, tasks)
+        self.states, self.elapsed = self.starts, np.zeros(count, np.int64)
+        self.stepping = jax.jit(jax.vmap(environment.step))
+        self.observing = jax.jit(jax.vmap(environment.observe))
+        self.closed = False
+
+    def reset(self, which):
+        self.states = self._chosen(which, self.starts)
+        self.elapsed[which] = 0
+        return np.array(self.observing(self.states, self.tasks))
+
+    def step(self, action, which):
+        assert not self.closed
+        assert (self.elapsed[which] < self.owner.max_steps).all()
+        step = self.stepping(self.states, jnp.asarray(action, jnp.float32), self.tasks)
+        self.states = self._chosen(which, step.state)
+        self.elapsed += which
+        # rows of the others are meaningless, and here they are poison
+        reward = np.where(which, step.reward, np.nan)
+        observation = np.where(which[:, None], self.observing(self.states, self.tasks), np.nan)
+        terminated = np.where(which, step.terminated, True)
+        return HostStep(observation, reward, terminated, self.elapsed >= self.owner.max_steps)
+
+    def state(self):
+        return (jax.tree.map(np.array, self.states), self.elapsed.copy()) if self.owner.remembers else None
+
+    def restore(self, state):
+        states, self.elapsed = state
+        self.states = jax.tree.map(jnp.asarray, states)
+
+    def close(self):
+        self.closed = True
+
+    def _chosen(self, which, new):
+        return jax.tree.map(lambda x, y: jnp.where(jnp.asarray(which), x, y), new, self.states)

@@ -7,30 +7,40 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.algorithms import Algorithm, SiAC, adapt, combine
+from gossamer.algorithms import A2C, Algorithm, SiAC, adapt, combine
 from gossamer.algorithms.hyperparameters import traced
 from gossamer.serialization import dumps, loads
-from gossamer.types import Box, Spaces, Trajectory
+from gossamer.types import Box, Discrete, Spaces, Trajectory
 
 SPACES = Spaces(observation_size=3, action=Box(size=2, bound=4.0))
 SIAC = SiAC(SPACES, hidden=(8, 8))
+A2C_DISCRETE = A2C(Spaces(3, Discrete(4)), hidden=(8, 8))
 ALGORITHMS = {
     "siac": SIAC,
     "siac-tasks": replace(SIAC, weighting="tasks"),
     "siac-deviation": replace(SIAC, spread="standard_deviation", activation="tanh"),
     "siac-bootstrap": replace(SIAC, bootstrap_at_time_limit=True),
+    "a2c": A2C_DISCRETE,
+    "a2c-gaussian": A2C(SPACES, hidden=(8, 8)),
+    "a2c-shared-adam": replace(A2C_DISCRETE, network="shared", optimiser="adam", trace_decay=0.9),
+    "a2c-normalised": replace(A2C_DISCRETE, normalise="observations_and_rewards"),
+    "a2c-mixed-statistics": replace(A2C_DISCRETE, normalise="observations", statistics="mixed"),
 }
 KEY = jax.random.key(0)
 
 over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
 
 
-def trajectory(time=5, env=3):
+def trajectory(algorithm, time=5, env=3):
     keys = jax.random.split(jax.random.key(1), 3)
     last = jnp.arange(time)[:, None] == time - 1
-    return Trajectory.padding(time, env, observation=3, action=2)._replace(
+    if isinstance(algorithm.spaces.action, Discrete):
+        action = jax.random.randint(keys[1], (time, env), 0, algorithm.spaces.action.size)
+    else:
+        action = jax.random.normal(keys[1], (time, env, algorithm.spaces.action.size))
+    return Trajectory.padding(time, env, observation=3)._replace(
         observation=jax.random.normal(keys[0], (time, env, 3)),
-        action=jax.random.normal(keys[1], (time, env, 2)),
+        action=action,
         reward=jax.random.normal(keys[2], (time, env)),
         truncated=jnp.broadcast_to(last, (time, env)),
         mask=jnp.ones((time, env), bool),
@@ -57,17 +67,20 @@ def test_keys_decide_everything(algorithm):
         not np.array_equal(x, y)
         for x, y in zip(jax.tree.leaves(learner.params), jax.tree.leaves(other.params), strict=True)
     )
-    action, _ = algorithm.act(learner.params, KEY, jnp.ones(3))
-    again, _ = algorithm.act(learner.params, KEY, jnp.ones(3))
-    elsewhere, _ = algorithm.act(learner.params, jax.random.key(9), jnp.ones(3))
-    assert jnp.array_equal(action, again)
-    assert not jnp.array_equal(action, elsewhere)
+    observations = jnp.ones((20, 3))  # of a few choices, twenty in a row would hardly be the same
+
+    def act(key):
+        keys = jax.random.split(key, 20)
+        return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(learner.params, keys, observations)[0]
+
+    np.testing.assert_array_equal(act(KEY), act(KEY))
+    assert not np.array_equal(act(KEY), act(jax.random.key(9)))
 
 
 @over_algorithms
 def test_adapting_keeps_shapes_and_dtypes_and_counts(algorithm):
     learner = algorithm.init(KEY)
-    adapted, info = jax.jit(adapt)(algorithm, learner, trajectory(), KEY)
+    adapted, info = jax.jit(adapt)(algorithm, learner, trajectory(algorithm), KEY)
     assert shapes(adapted) == shapes(learner)
     assert adapted.updates == learner.updates + 1
     assert all(value.shape == () and jnp.isfinite(value) for value in info.values())
@@ -79,7 +92,7 @@ def test_adapting_keeps_shapes_and_dtypes_and_counts(algorithm):
 
 @over_algorithms
 def test_estimates_have_the_trajectorys_shape(algorithm):
-    estimate = algorithm.estimate(algorithm.init(KEY).params, trajectory())
+    estimate = algorithm.estimate(algorithm.init(KEY).params, trajectory(algorithm))
     assert estimate.advantage.shape == estimate.target.shape == (5, 3)
 
 
@@ -87,9 +100,9 @@ def test_estimates_have_the_trajectorys_shape(algorithm):
 def test_vmap_adds_agents(algorithm):
     """A population is its agents one by one: nothing crosses the agent axis."""
     learners = jax.vmap(algorithm.init)(jax.random.split(KEY, 4))
-    gradients, _ = jax.vmap(algorithm.gradient, in_axes=(0, None, None))(learners, trajectory(), KEY)
+    gradients, _ = jax.vmap(algorithm.gradient, in_axes=(0, None, None))(learners, trajectory(algorithm), KEY)
     alone = jax.tree.map(lambda leaf: leaf[2], learners)
-    gradient, _ = algorithm.gradient(alone, trajectory(), KEY)
+    gradient, _ = algorithm.gradient(alone, trajectory(algorithm), KEY)
     # float32, batched and single matrix products sum in another order
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x[2], y, rtol=1e-4, atol=1e-5), gradients, gradient)
 
@@ -104,7 +117,7 @@ def test_combining_with_oneself_alone_changes_nothing(algorithm):
 @over_algorithms
 def test_combining_is_the_weighted_mean_of_messages_and_touches_no_optimiser(algorithm):
     learners = [algorithm.init(jax.random.key(seed)) for seed in range(3)]
-    adapted, _ = adapt(algorithm, learners[0], trajectory(), KEY)
+    adapted, _ = adapt(algorithm, learners[0], trajectory(algorithm), KEY)
     messages = jax.tree.map(
         lambda *leaves: jnp.stack(leaves), *(algorithm.message(each) for each in learners)
     )
@@ -123,16 +136,16 @@ def test_combining_is_the_weighted_mean_of_messages_and_touches_no_optimiser(alg
 def test_nothing_is_mutated(algorithm):
     learner = algorithm.init(KEY)
     before = jax.tree.map(np.array, learner)
-    adapt(algorithm, learner, trajectory(), KEY)
+    adapt(algorithm, learner, trajectory(algorithm), KEY)
     jax.tree.map(np.testing.assert_array_equal, before, learner)
 
 
 @over_algorithms
 def test_numbers_are_leaves_and_traces_are_not_checked(algorithm):
     doubled = jax.jit(lambda each: jax.tree.map(lambda leaf: 2 * leaf, each))(algorithm)
-    assert doubled.actor_learning_rate == pytest.approx(2 * algorithm.actor_learning_rate)
-    # negative rates inside a trace pass unseen: only what people give is checked
-    assert jax.tree.map(lambda leaf: -leaf, algorithm).actor_learning_rate < 0
+    assert doubled.discount == pytest.approx(2 * algorithm.discount)
+    # negative numbers inside a trace pass unseen: only what people give is checked
+    assert jax.tree.map(lambda leaf: -leaf, algorithm).discount < 0
 
 
 def test_traced_keeps_structure_static():

@@ -1,40 +1,12 @@
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.environments import CartPoleBalance, Pendulum, Step, TaskSet
+from gossamer.environments import CartPoleBalance, Pendulum
 from gossamer.errors import InputError
-from gossamer.experience import Episodes
-from gossamer.types import Box
-
-
-class Countdown(NamedTuple):
-    """A task: the number of steps until it terminates."""
-
-    steps: Any
-
-
-class CountdownEnvironment:
-    """The state counts steps; the reward is the number of the step; ends after ``task.steps``."""
-
-    max_steps = 5
-    observation_size = 1
-    action_space = Box(1, 1.0)
-
-    def task_set(self, count):
-        return TaskSet((Countdown(3.0),) * count)
-
-    def reset(self, key, task):
-        return jnp.zeros((), jnp.int32)
-
-    def observe(self, state, task):
-        return state.astype(jnp.float32)[None]
-
-    def step(self, state, action, task):
-        return Step(state + 1, (state + 1).astype(jnp.float32), state + 1 >= task.steps)
+from gossamer.experience import Episodes, Steps
+from small import Countdown, CountdownEnvironment
 
 
 def still(key, observation):
@@ -83,7 +55,9 @@ def test_equals_a_naive_loop_over_one_environment():
         action = 5 * jax.random.normal(act_key, (1,)) - observation[:1]
         return action, action[0]
 
-    trajectory = jax.jit(Episodes(1).collect, static_argnums=(0, 1))(environment, act, key, tasks, ()).trajectory
+    trajectory = jax.jit(Episodes(1).collect, static_argnums=(0, 1))(
+        environment, act, key, tasks, ()
+    ).trajectory
     reset_key, act_key = jax.random.split(key)
     act_keys = jax.random.split(act_key, (environment.max_steps, 4))
     for column in range(4):
@@ -110,3 +84,77 @@ def test_episodes_start_differently():
 def test_refuses_no_episode():
     with pytest.raises(InputError, match="episodes_per_environment is 0; it must be at least 1"):
         Episodes(0)
+
+
+def count_down(steps, tasks, state=None):
+    environment, tasks = CountdownEnvironment(), Countdown(jnp.array(tasks))
+    if state is None:
+        state = Steps(steps).init(environment, jax.random.key(0), tasks)
+    return Steps(steps).collect(environment, still, jax.random.key(1), tasks, state)
+
+
+def test_steps_go_on_across_the_ends_of_episodes():
+    trajectory = count_down(7, (2.0, 9.0)).trajectory
+    assert trajectory.reward.T.tolist() == [[1, 2, 1, 2, 1, 2, 1], [1, 2, 3, 4, 5, 1, 2]]
+    assert np.flatnonzero(trajectory.terminated[:, 0]).tolist() == [1, 3, 5]
+    assert not trajectory.terminated[:, 1].any()
+    assert np.flatnonzero(trajectory.truncated[:, 1]).tolist() == [4]
+    assert not trajectory.truncated[:, 0].any()
+    assert trajectory.mask.all()
+    # the transition that ended an episode holds the final observation, the next one begins the next
+    assert trajectory.next_observation[:, 0, 0].tolist() == [1, 2, 1, 2, 1, 2, 1]
+    assert trajectory.observation[:, 0, 0].tolist() == [0, 1, 0, 1, 0, 1, 0]
+
+
+def test_steps_report_whole_episodes_where_they_end():
+    first = count_down(7, (2.0, 9.0))
+    assert first.finished.episodes.tolist() == [3, 1]
+    assert first.finished.returns.tolist() == [9, 15]
+    assert first.finished.lengths.tolist() == [6, 5]
+    # the episode that began in the first batch counts whole in the second
+    second = count_down(3, (2.0, 9.0), first.state)
+    assert second.finished.episodes.tolist() == [2, 1]
+    assert second.finished.returns.tolist() == [6, 15]
+    assert second.finished.lengths.tolist() == [4, 5]
+    assert second.trajectory.reward.T.tolist() == [[2, 1, 2], [3, 4, 5]]
+
+
+def test_steps_equal_a_naive_loop_over_one_environment():
+    """The scan against Python over ends of episodes, with the same keys."""
+    environment, count, steps = CartPoleBalance(max_steps=9), 3, 40
+    tasks = jax.tree.map(lambda leaf: leaf[0], environment.task_set(4).deal(agents=1))
+    tasks = jax.tree.map(lambda leaf: leaf[:count], tasks)
+
+    def act(act_key, observation):
+        action = 5 * jax.random.normal(act_key, (1,)) - observation[:1]
+        return action, action[0]
+
+    state = Steps(steps).init(environment, jax.random.key(0), tasks)
+    key = jax.random.key(3)
+    collect = jax.jit(Steps(steps).collect, static_argnums=(0, 1))
+    trajectory = collect(environment, act, key, tasks, state).trajectory
+    reset_key, act_key = jax.random.split(key)
+    reset_keys = jax.random.split(reset_key, (steps, count))
+    act_keys = jax.random.split(act_key, (steps, count))
+    step = jax.jit(environment.step)
+    for column in range(count):
+        task = jax.tree.map(lambda leaf, column=column: leaf[column], tasks)
+        standing, elapsed = jax.tree.map(lambda leaf, c=column: leaf[c], state.states), 0
+        for time in range(steps):
+            observation = environment.observe(standing, task)
+            # float32; the scan and the loop are compiled apart, errors grow within nine steps only
+            np.testing.assert_allclose(trajectory.observation[time, column], observation, atol=1e-4)
+            action, _ = act(act_keys[time, column], observation)
+            standing, _, terminated = step(standing, action, task)
+            elapsed += 1
+            assert trajectory.terminated[time, column] == terminated
+            assert trajectory.truncated[time, column] == (not terminated and elapsed == 9)
+            if terminated or elapsed == 9:
+                standing, elapsed = environment.reset(reset_keys[time, column], task), 0
+    assert trajectory.terminated.any()
+    assert trajectory.truncated.any()
+
+
+def test_refuses_no_step():
+    with pytest.raises(InputError, match="steps is 0; it must be at least 1"):
+        Steps(0)

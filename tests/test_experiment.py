@@ -3,9 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gossamer.algorithms import A2C
 from gossamer.errors import InputError
+from gossamer.experience import Steps
 from gossamer.experiment import build, population_shape, tree_bytes
 from gossamer.recipes import RECIPES
+from gossamer.schedules import Schedule
 from gossamer.serialization import dumps, loads
 from small import small_experiment
 
@@ -17,13 +20,29 @@ def test_every_recipe_builds_and_round_trips(name):
     assert parts.tasks is not None
     assert loads(dumps(experiment)) == experiment
     assert hash(experiment) == hash(RECIPES[name]())
-    assert parts.task_index.shape == ((25, 1) if experiment.agents == 25 else (1, 25))
+    per_agent = max(experiment.tasks // experiment.agents, 1) * experiment.copies
+    assert parts.task_index.shape == (experiment.agents, per_agent)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if not name.endswith("-centralised")])
+TWINS = {name: f"{name}-centralised" for name in RECIPES if f"{name}-centralised" in RECIPES}
+
+
+@pytest.mark.parametrize("name", TWINS)
 def test_the_centralised_twin_differs_in_shape_only(name):
-    experiment, twin = RECIPES[name](), RECIPES[f"{name}-centralised"]()
-    assert replace(twin, agents=25, topology=experiment.topology) == experiment
+    experiment, twin = RECIPES[name](), RECIPES[TWINS[name]]()
+    assert (twin.agents, twin.topology) == (1, "isolated")
+    if isinstance(experiment.algorithm, A2C):
+        # appendix A.3 tunes horizon and learning rate apart; the steps in each environment are the same
+        steps = experiment.experience.steps
+        assert twin.rounds * twin.experience.steps == experiment.rounds * steps
+        algorithm = replace(twin.algorithm, learning_rate=experiment.algorithm.learning_rate)
+        counts = {
+            field: getattr(experiment, field) for field in ("rounds", "record_every", "checkpoint_every")
+        }
+        twin = replace(
+            twin, algorithm=algorithm, experience=Steps(steps), schedule=experiment.schedule, **counts
+        )
+    assert replace(twin, agents=experiment.agents, topology=experiment.topology) == experiment
 
 
 def test_the_papers_settings():
@@ -104,6 +123,16 @@ def test_a_rule_is_not_shadowed_by_a_file_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "uniform").write_text("nonsense")
     build(small_experiment(weights="uniform"))
+
+
+def test_refuses_messages_that_memory_cannot_hold():
+    experiment = small_experiment(schedule=Schedule(link_failure=0.1, in_flight=10**6))
+    algorithm = replace(experiment.algorithm, hidden=(400, 400))
+    with pytest.raises(
+        InputError,
+        match=r"GiB; .* GiB of it for messages in flight and inboxes: a smaller in_flight than 1000000",
+    ):
+        build(replace(experiment, algorithm=algorithm))
 
 
 def test_refuses_what_memory_cannot_hold():

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gossamer.algorithms import SiAC
+from gossamer.algorithms import A2C, SiAC
 from gossamer.environments import Step, TaskSet
-from gossamer.experience import Episodes
+from gossamer.experience import Episodes, Steps
 from gossamer.experiment import Experiment, build
 from gossamer.runtimes import initialise, run_chunk
-from gossamer.types import Box, Spaces
+from gossamer.types import Box, Discrete, Spaces
 
 
 class TargetTask(NamedTuple):
@@ -41,19 +41,25 @@ class Target:
 
 
 def learn(**changes):
-    """The greedy action of every agent, and the critic's value, after learning."""
-    environment = Target()
+    """The greedy action of every agent, and SiAC's critic's value, after learning."""
     siac = SiAC(
-        Spaces(1, environment.action_space),
+        Spaces(1, Target().action_space),
         hidden=(16,),
         actor_learning_rate=0.005,
         critic_learning_rate=0.01,
         entropy_coefficient=0.0,
     )
-    experiment = Experiment(environment, siac, Episodes(256), tasks=1, agents=1, topology="isolated")
+    experiment = Experiment(Target(), siac, Episodes(256), tasks=1, agents=1, topology="isolated")
     experiment = replace(experiment, **changes)
     parts = build(experiment)
-    population = initialise(parts.algorithm, parts.seeds, agents=experiment.agents)
+    population = initialise(
+        parts.algorithm,
+        parts.seeds,
+        parts.tasks,
+        agents=experiment.agents,
+        environment=parts.environment,
+        experience=parts.experience,
+    )
     population, _ = run_chunk(
         population,
         parts.algorithm,
@@ -61,15 +67,17 @@ def learn(**changes):
         parts.tasks,
         parts.seeds,
         jnp.asarray(600, jnp.int32),
-        environment=environment,
+        environment=parts.environment,
         experience=parts.experience,
         capacity=600,
         block=parts.block,
     )
     params = jax.tree.map(lambda leaf: leaf[0], population.learner.params)
     actions = jax.vmap(lambda agent: parts.algorithm.act_greedily(agent, jnp.ones(1)))(params)
-    values = jax.vmap(lambda agent: parts.algorithm.value(agent.critic, jnp.ones(1)))(params)
-    return actions[:, 0], values
+    actions = actions.reshape(experiment.agents)
+    if isinstance(parts.algorithm, A2C):
+        return actions, None
+    return actions, jax.vmap(lambda agent: parts.algorithm.value(agent.critic, jnp.ones(1)))(params)
 
 
 @pytest.fixture(scope="module")
@@ -106,4 +114,37 @@ def test_a_centralised_learner_finds_the_compromise_too(weighting):
     spaces = Spaces(1, Target().action_space)
     siac = SiAC(spaces, hidden=(16,), actor_learning_rate=0.005, entropy_coefficient=0.0, weighting=weighting)
     actions, _ = learn(tasks=3, agents=1, algorithm=siac)
+    assert abs(float(actions[0]) - 1.0) < 0.2
+
+
+@dataclass(frozen=True)
+class TargetChoice(Target):
+    """The same with three actions, 0, 1 and 2."""
+
+    action_space: Discrete = field(default=Discrete(3))
+
+    def step(self, state, action, task):
+        return Step(state, -((action - task.target) ** 2.0), jnp.ones((), bool))
+
+
+@pytest.mark.parametrize(("tasks", "choices"), [(1, [1]), (3, [1, 1, 1])])
+@pytest.mark.parametrize("network", ["separate", "shared"])
+def test_a2c_chooses_the_best_action(tasks, choices, network):
+    """Alone for its own target, on a ring for the best compromise of targets 0, 1, 2."""
+    environment = TargetChoice()
+    a2c = A2C(Spaces(1, environment.action_space), hidden=(16,), network=network, learning_rate=0.003)
+    actions, _ = learn(
+        environment=environment,
+        algorithm=a2c,
+        experience=Steps(64),
+        tasks=tasks,
+        agents=tasks,
+        topology="ring" if tasks > 1 else "isolated",
+    )
+    assert actions.tolist() == choices
+
+
+def test_a2c_with_a_gaussian_finds_the_best_action():
+    a2c = A2C(Spaces(1, Target().action_space), hidden=(16,), learning_rate=0.003)
+    actions, _ = learn(algorithm=a2c, experience=Steps(64))
     assert abs(float(actions[0]) - 1.0) < 0.2

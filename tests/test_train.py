@@ -224,6 +224,9 @@ class InterruptAfter:
     def __exit__(self, *_):
         return None
 
+    def say(self, text):
+        pass
+
     def show(self, status: Status):
         if status.round >= self.round:
             self.round = 10**9
@@ -300,11 +303,12 @@ def kill_at_random(straight, run, generator):
     target = generator.uniform(0, (straight / "metrics.jsonl").stat().st_size)
     process = subprocess.Popen([sys.executable, "-c", script], env=environment)
     metrics = run / "metrics.jsonl"
-    while process.poll() is None:
-        if metrics.exists() and metrics.stat().st_size >= target:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    return process.returncode
+    while True:
+        try:
+            return process.wait(timeout=0.005)
+        except subprocess.TimeoutExpired:
+            if metrics.exists() and metrics.stat().st_size >= target:
+                process.send_signal(signal.SIGKILL)
 
 
 def check_folder(run):

@@ -223,7 +223,9 @@ def test_rounds_that_share_a_record_are_summed_at_its_multiples():
     for index, rounds in enumerate(([0, 1], [2, 3], [4])):
         jax.tree.map(
             # float32 sums in another order
-            lambda ours, each, i=index, r=rounds: np.testing.assert_allclose(ours[i], each[np.array(r)].sum(0), rtol=1e-5),
+            lambda ours, each, i=index, r=rounds: np.testing.assert_allclose(
+                ours[i], each[np.array(r)].sum(0), rtol=1e-5
+            ),
             pairs.agents,
             single.agents,
         )

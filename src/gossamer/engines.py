@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from gossamer.experience.device import Steps
 from gossamer.experience.host import HostSteps
@@ -270,9 +270,7 @@ def _stacked(deliveries: list[Delivery]) -> Delivery:
 
 
 def _traffic(waves: list[list[Wave]]) -> Traffic:
-    def of(
-        measure: Callable[[Wave], Any], total: Callable[[Any], Any] = np.sum
-    ) -> Float[np.ndarray, " seed"]:
+    def of(measure: Callable[[Wave], Any], total: Callable[[Any], Any] = np.sum) -> Int[np.ndarray, " seed"]:
         return np.array([total([measure(wave) for wave in seed]) for seed in zip(*waves, strict=True)])
 
     return Traffic(

@@ -182,7 +182,7 @@ def _known_mean(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _number(value: float) -> str:
+def _number(value: float | np.floating) -> str:
     return "–" if np.isnan(value) else f"{value:.1f}"
 
 

@@ -96,8 +96,7 @@ class Mailbox:
 
     def _written(self, ring: Message, message: Message, now: Delivery) -> Message:
         """The ring with the messages of those that adapted."""
-        written = now.adapts[None] & (jnp.arange(self.slots)[:, None] == now.slot[None])
-        return jax.tree.map(lambda old, new: jnp.where(_to(written, old), new[None], old), ring, message)
+        return _written(ring, message, now.adapts, now.slot)
 
     def _taken(self, inbox: Message, ring: Message, row: Array, now: Delivery) -> Message:
         """The inboxes with the messages that arrived; ``row`` is where in a slot the sender of an edge writes."""
@@ -192,9 +191,8 @@ class PushSumMailbox:
         return Mass(holding, sums, ring, inbox), mixed
 
     def _written(self, ring: Any, sums: Any, now: Delivery) -> Any:
-        slot, adapts = now.slot[self.mailbox.sender], now.adapts[self.mailbox.sender]
-        written = adapts[None] & (jnp.arange(self.mailbox.slots)[:, None] == slot[None])
-        return jax.tree.map(lambda old, new: jnp.where(_to(written, old), new[None], old), ring, sums)
+        sender = self.mailbox.sender
+        return _written(ring, sums, now.adapts[sender], now.slot[sender])
 
 
 AnyMailbox: TypeAlias = Mailbox | PushSumMailbox
@@ -225,6 +223,27 @@ def _add(sums: tuple[Any, Any], more: Any) -> tuple[Any, Any]:
         return (total - (grown - back)) + (term - back)
 
     return jax.tree.map(high, *sums, more), jax.tree.map(low, *sums, more)
+
+
+def _written(ring: Any, rows: Any, adapts: Array, slot: Array) -> Any:
+    """The ring with a row in its slot for each that adapts; the other slots are not touched.
+
+    Args:
+        ring: leaves ``[slot, row, ...]``.
+        rows: leaves ``[row, ...]``.
+        adapts: which rows are written.
+        slot: where.
+    """
+    row = jnp.arange(len(slot))
+
+    def leaf(old: Array, new: Array) -> Array:
+        if len(old) == 1:
+            return jnp.where(_to(adapts, new), new, old[0])[None]
+        # A slot behind the last stands for none. Choosing between old and new everywhere reads and writes the
+        # whole ring: 2.4 times the time with 5 slots of 25 messages, 3.7 times if networks are 2×400.
+        return old.at[jnp.where(adapts, slot, len(old)), row].set(new, mode="drop", unique_indices=True)
+
+    return jax.tree.map(leaf, ring, rows)
 
 
 def _edges_of(links: Links) -> tuple[Any, Any]:

@@ -1,0 +1,246 @@
+"""How fast our A2C trains beside Stable-Baselines3's and rejax's on this machine, and beside MuJoCo alone.
+
+    python -m benchmarks.peers [--quick] [--out benchmarks/results/peers.json]
+
+Every figure is the median of five processes, each of which warms up and then measures some seconds; contenders take
+turns, so that what else the machine does hits all alike. Each runs on one core and on all: networks as small as these
+can be slower on two. Start-up is from the process's start to the end of the first update. Peers are installed into
+virtual environments of their own in ``runs/peers``, as ``benchmarks/peer_programs/requirements-*.txt`` pin them.
+Ratios to Stable-Baselines3 and shares of bare physics are to the faster of what these reach on one core or on all.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.control import machine, show
+
+PROGRAMS = Path(__file__).parent / "peer_programs"
+CACHE = Path(__file__).parents[1] / "runs" / "peers"
+REPEATS, SECONDS, LONGEST = 5, 4.0, 300.0
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A program and what to ask of it; ``venv`` is that of a peer, or ours."""
+
+    environment: str
+    name: str
+    program: str
+    arguments: tuple[str, ...] = ()
+    horizon: int = 5
+    venv: str | None = None
+    slow_to_start: bool = False
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one process reached on some cores."""
+
+    contender: Contender
+    cores: int
+    env_steps_per_second: float
+    env_steps_per_processor_second: float
+    start_seconds: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure that must not lie below a bound; the best of a contender on one core or on all counts."""
+
+    contender: str
+    environment: str
+    horizon: int
+    figure: str
+    least: float
+
+
+CONTENDERS = (
+    Contender("acrobot", "gossamer, 25 agents", "gossamer_a2c", ("diffusion",)),
+    Contender("acrobot", "gossamer, centralised", "gossamer_a2c", ("centralised",)),
+    Contender("acrobot", "stable-baselines3", "sb3_a2c", ("dummy",), venv="sb3"),
+    Contender("acrobot", "rejax, PPO as A2C", "rejax_ppo", venv="rejax"),
+    Contender("acrobot", "gossamer, 25 agents", "gossamer_a2c", ("diffusion",), horizon=60),
+    Contender("acrobot", "stable-baselines3", "sb3_a2c", ("dummy",), horizon=60, venv="sb3"),
+    Contender("hopper", "gossamer, 25 agents", "gossamer_a2c", ("asynchronous",), horizon=60),
+    Contender("hopper", "gossamer, 25 agents in lockstep", "gossamer_a2c", ("diffusion",), horizon=60),
+    Contender("hopper", "stable-baselines3", "sb3_a2c", ("dummy",), horizon=60, venv="sb3"),
+    Contender(
+        "hopper",
+        "stable-baselines3, subprocesses",
+        "sb3_a2c",
+        ("subprocesses",),
+        horizon=60,
+        venv="sb3",
+        slow_to_start=True,
+    ),
+    Contender("hopper", "bare physics", "bare_physics", horizon=60),
+)
+TARGETS = (
+    Target("gossamer, 25 agents", "acrobot", 5, "env_steps_per_second", 330_000),
+    Target("gossamer, 25 agents", "acrobot", 5, "ratio_to_stable_baselines3", 25),
+    Target("gossamer, 25 agents", "hopper", 60, "ratio_to_stable_baselines3", 2),
+    Target("gossamer, 25 agents", "hopper", 60, "share_of_bare_physics", 0.75),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one process each, and none that is slow to start"
+    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "peers.json")
+    arguments = parser.parse_args()
+    contenders = [each for each in CONTENDERS if not (arguments.quick and each.slow_to_start)]
+    measurements = measure_all(
+        contenders, repeats=1 if arguments.quick else REPEATS, seconds=1.0 if arguments.quick else SECONDS
+    )
+    rows = compare(measurements)
+    result = {
+        "command": "python -m benchmarks.peers" + (" --quick" if arguments.quick else ""),
+        "machine": machine() | {"cores_available": len(available_cores()), "peers": versions(measurements)},
+        "speed": rows,
+        "targets": [judge(target, rows) for target in TARGETS],
+    }
+    show("machine", [result["machine"]])
+    print_table(rows)
+    show("targets (the Hopper's are alternatives)", result["targets"])
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1, default=float) + "\n")
+    print(f"\n{arguments.out}")
+
+
+def measure_all(contenders: Sequence[Contender], repeats: int, seconds: float) -> list[Measurement]:
+    """One process after the other, all contenders in turn."""
+    pythons = {venv: python_of(venv) for venv in {each.venv for each in contenders}}
+    measurements = []
+    for repeat in range(repeats):
+        for contender in contenders:
+            for cores in placements():
+                print(f"{repeat + 1}/{repeats}: {contender.environment}, {contender.name}", file=sys.stderr)
+                measurements.append(measure(contender, pythons[contender.venv], cores, seconds))
+    return measurements
+
+
+def measure(contender: Contender, python: Path, cores: Sequence[int], seconds: float) -> Measurement:
+    """What a new process reaches on these cores."""
+    command = [
+        *(("taskset", "-c", ",".join(map(str, cores))) if shutil.which("taskset") else ()),
+        *(str(python), str(PROGRAMS / f"{contender.program}.py"), contender.environment),
+        *contender.arguments,
+        *("--horizon", str(contender.horizon), "--seconds", str(seconds)),
+    ]
+    started = time.time()
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
+    if finished.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{finished.stderr[-2000:]}")
+    told = json.loads(finished.stdout.splitlines()[-1])
+    return Measurement(contender, len(cores), start_seconds=told.pop("ready") - started, **told)
+
+
+def placements() -> list[list[int]]:
+    """Cores to run on: one, and all there are."""
+    cores = available_cores()
+    return [cores] if len(cores) == 1 or not shutil.which("taskset") else [cores[-1:], cores]
+
+
+def available_cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def python_of(venv: str | None) -> Path:
+    """The Python that has a peer, which is installed unless it was; or ours."""
+    if venv is None:
+        return Path(sys.executable)
+    folder, requirements = CACHE / f"venv-{venv}", PROGRAMS / f"requirements-{venv}.txt"
+    python, installed = folder / "bin" / "python", folder / "installed.txt"
+    if not installed.exists() or installed.read_text() != requirements.read_text():
+        print(f"installing {requirements} into {folder}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
+        shutil.copy(requirements, installed)
+    return python
+
+
+def compare(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """Medians of every contender on one core and on all, and their ratios to peers."""
+    groups: dict[tuple[Contender, int], list[Measurement]] = {}
+    for each in measurements:
+        groups.setdefault((each.contender, each.cores), []).append(each)
+    rows = [summarise(contender, cores, group) for (contender, cores), group in groups.items()]
+    for row in rows:
+        alike = [other for other in rows if all(other[key] == row[key] for key in ("environment", "horizon"))]
+        for name, start in (
+            ("ratio_to_stable_baselines3", "stable-baselines3"),
+            ("share_of_bare_physics", "bare"),
+        ):
+            rates = [other["env_steps_per_second"] for other in alike if other["contender"].startswith(start)]
+            row[name] = row["env_steps_per_second"] / max(rates) if rates else None
+    return rows
+
+
+def summarise(contender: Contender, cores: int, group: Sequence[Measurement]) -> dict[str, Any]:
+    def median(values: Iterable[float]) -> float:
+        return statistics.median(values)
+
+    return {
+        "environment": contender.environment,
+        "contender": contender.name,
+        "horizon": contender.horizon,
+        "cores": cores,
+        "env_steps_per_second": median(each.env_steps_per_second for each in group),
+        "env_steps_per_second_each": [each.env_steps_per_second for each in group],
+        "env_steps_per_processor_second": median(each.env_steps_per_processor_second for each in group),
+        "start_seconds": median(each.start_seconds for each in group),
+    }
+
+
+def versions(measurements: Iterable[Measurement]) -> dict[str, dict[str, str]]:
+    """Of the packages in each virtual environment."""
+    return {each.contender.venv: each.versions for each in measurements if each.contender.venv is not None}
+
+
+def judge(target: Target, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    key = (target.environment, target.contender, target.horizon)
+    reached = max(
+        row[target.figure] for row in rows if (row["environment"], row["contender"], row["horizon"]) == key
+    )
+    return {
+        "environment": target.environment,
+        "figure": target.figure,
+        "reached": reached,
+        "target": target.least,
+        "holds": reached >= target.least,
+    }
+
+
+def print_table(rows: Iterable[dict[str, Any]]) -> None:
+    heads = ("", "horizon", "cores", "env-steps/s", "per cpu-s", "start (s)", "× SB3", "of physics")
+    print("\n" + "{:44}{:>8}{:>6}{:>13}{:>12}{:>10}{:>8}{:>11}".format(*heads))
+    for row in rows:
+        ratio, share = (row[name] for name in ("ratio_to_stable_baselines3", "share_of_bare_physics"))
+        print(
+            f"{row['environment'] + ', ' + row['contender']:44}{row['horizon']:8}{row['cores']:6}"
+            f"{row['env_steps_per_second']:13,.0f}{row['env_steps_per_processor_second']:12,.0f}"
+            f"{row['start_seconds']:10.1f}"
+            + ("" if ratio is None else f"{ratio:8.2f}")
+            + ("" if share is None else f"{share:11.0%}")
+        )
+
+
+if __name__ == "__main__":
+    main()

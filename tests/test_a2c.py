@@ -1,0 +1,334 @@
+"""A2C against numpy: returns, the loss's gradient, its optimiser, its running statistics."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gossamer.algorithms import A2C
+from gossamer.errors import InputError
+from gossamer.returns import generalised_advantages
+from gossamer.types import Box, Discrete, Spaces, Trajectory
+
+DISCRETE = A2C(Spaces(3, Discrete(4)), hidden=(8, 8))
+GAUSSIAN = A2C(Spaces(3, Box(2, 1.0)), hidden=(8, 8))
+KEY = jax.random.key(0)
+by_actions = pytest.mark.parametrize("a2c", [DISCRETE, GAUSSIAN], ids=["categorical", "gaussian"])
+
+
+def batch(a2c, time=6, env=3, key=1):
+    """Random transitions with ends of both kinds inside."""
+    keys = jax.random.split(jax.random.key(key), 6)
+    action = a2c.spaces.action
+    if isinstance(action, Discrete):
+        chosen = jax.random.randint(keys[1], (time, env), 0, action.size)
+    else:
+        chosen = jax.random.normal(keys[1], (time, env, action.size))
+    terminated = jax.random.bernoulli(keys[4], 0.2, (time, env))
+    return Trajectory.padding(time, env, observation=3)._replace(
+        observation=2 * jax.random.normal(keys[0], (time, env, 3)) + 1,
+        action=chosen,
+        reward=jax.random.normal(keys[2], (time, env)),
+        next_observation=jax.random.normal(keys[3], (time, env, 3)),
+        terminated=terminated,
+        truncated=~terminated & jax.random.bernoulli(keys[5], 0.2, (time, env)),
+        mask=jnp.ones((time, env), bool),
+    )
+
+
+def naive_advantage(reward, value, next_value, terminated, truncated, gamma, decay):
+    """Forwards from every step: the weighted sum of all n-step advantages within its own episode."""
+    advantages = []
+    for start in range(len(reward)):
+        total, weight = 0.0, 1.0
+        for t in range(start, len(reward)):
+            following = 0.0 if terminated[t] else gamma * next_value[t]
+            total += weight * (reward[t] + following - value[t])
+            if terminated[t] or truncated[t]:
+                break
+            weight *= gamma * decay
+        advantages.append(total)
+    return np.array(advantages)
+
+
+def naive_n_step(reward, value, next_value, terminated, truncated, gamma):
+    """Rewards to the end of the episode or the batch, then what follows; no temporal difference in sight."""
+    advantages = []
+    for start in range(len(reward)):
+        total, t = 0.0, start
+        while True:
+            total += gamma ** (t - start) * reward[t]
+            if terminated[t]:
+                break
+            if truncated[t] or t == len(reward) - 1:
+                total += gamma ** (t - start + 1) * next_value[t]
+                break
+            t += 1
+        advantages.append(total - value[start])
+    return np.array(advantages)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), gamma=st.floats(0, 1), decay=st.floats(0, 1))
+def test_advantages_equal_naive_sums(data, gamma, decay):
+    length = data.draw(st.sampled_from([1, 2, 9]))
+    numbers = st.lists(st.floats(-10, 10, width=32), min_size=length, max_size=length)
+    flags = st.lists(st.booleans(), min_size=length, max_size=length)
+    reward = np.array(data.draw(numbers))
+    # values follow each other inside an episode, as those of one critic do
+    value, last = np.array(data.draw(numbers)), data.draw(numbers)
+    terminated, truncated = np.array(data.draw(flags)), np.array(data.draw(flags))
+    ends = terminated | truncated
+    next_value = np.where(ends, last, np.append(value[1:], last[-1]))
+    arrays = [jnp.asarray(each, jnp.float32) for each in (reward, value, next_value)]
+    flagged = (jnp.asarray(terminated), jnp.asarray(truncated))
+    given_arrays = (reward, value, next_value, terminated, truncated)
+    # float32 sums of up to nine terms of size 30
+    ours = generalised_advantages(*arrays, *flagged, gamma, decay)
+    np.testing.assert_allclose(ours, naive_advantage(*given_arrays, gamma, decay), rtol=1e-4, atol=1e-3)
+    ours = generalised_advantages(*arrays, *flagged, gamma, 1.0)
+    np.testing.assert_allclose(ours, naive_n_step(*given_arrays, gamma), rtol=1e-4, atol=1e-3)
+
+
+@by_actions
+def test_estimates_bootstrap_with_the_final_observation(a2c):
+    a2c = replace(a2c, discount=0.9, trace_decay=0.7)
+    trajectory, params = batch(a2c), a2c.init(KEY).params
+    estimate = a2c.estimate(params, trajectory)
+    value, following = (
+        np.float64(a2c.value(params, seen)) for seen in (trajectory.observation, trajectory.next_observation)
+    )
+    for env in range(3):
+        columns = (trajectory.reward, value, following, trajectory.terminated, trajectory.truncated)
+        expected = naive_advantage(*(np.asarray(each)[:, env] for each in columns), 0.9, 0.7)
+        np.testing.assert_allclose(estimate.advantage[:, env], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(estimate.target[:, env], value[:, env] + expected, rtol=1e-4, atol=1e-5)
+
+
+def forward(a2c, layers, observation):
+    """Policy outputs and value of separate networks, by hand."""
+    outputs = []
+    for name, head in (("actor", "policy_head"), ("critic", "value_head")):
+        x = observation
+        for index in range(2):
+            layer = layers[f"{name}_layers_{index}"]
+            x = np.tanh(x @ layer["kernel"] + layer["bias"])
+        outputs.append(x @ layers[head]["kernel"] + layers[head]["bias"])
+    return outputs[0], outputs[1][..., 0]
+
+
+def naive_loss(a2c, layers, log_scale, trajectory, advantage, target):
+    """The loss of the docstring, in double precision."""
+    outputs, value = forward(a2c, layers, np.float64(trajectory.observation))
+    if isinstance(a2c.spaces.action, Discrete):
+        log_probs = outputs - np.log(np.exp(outputs).sum(-1, keepdims=True))
+        log_prob = np.take_along_axis(log_probs, np.asarray(trajectory.action)[..., None], -1)[..., 0]
+        entropy = -(np.exp(log_probs) * log_probs).sum(-1)
+    else:
+        z = (np.float64(trajectory.action) - outputs) / np.exp(log_scale)
+        log_prob = (-0.5 * z**2 - log_scale - 0.5 * np.log(2 * np.pi)).sum(-1)
+        entropy = (0.5 * np.log(2 * np.pi * np.e) + log_scale).sum()
+    loss = -log_prob * advantage + a2c.value_coefficient * (value - target) ** 2
+    return np.mean(loss - a2c.entropy_coefficient * entropy)
+
+
+@by_actions
+def test_the_gradient_equals_finite_differences_of_the_loss_by_hand(a2c):
+    """Advantages and targets stand still while weights move."""
+    a2c = replace(a2c, entropy_coefficient=0.3, value_coefficient=0.7)
+    learner, trajectory = a2c.init(KEY), batch(a2c)
+    estimate = jax.tree.map(np.float64, a2c.estimate(learner.params, trajectory))
+    gradient, _ = a2c.gradient(learner, trajectory, KEY)
+    start = jax.tree.map(np.float64, (learner.params.network["params"], learner.params.log_scale))
+    flat, rebuild = (
+        np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(start)]),
+        jax.tree.structure(start),
+    )
+    shapes = [leaf.shape for leaf in jax.tree.leaves(start)]
+
+    def loss(vector):
+        pieces = np.split(vector, np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1])
+        leaves = [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+        layers, log_scale = jax.tree.unflatten(rebuild, leaves)
+        return naive_loss(a2c, layers, log_scale, trajectory, *estimate)
+
+    differences = [(loss(flat + step) - loss(flat - step)) / 2e-5 for step in 1e-5 * np.eye(len(flat))]
+    ours = jax.tree.leaves((gradient.network["params"], gradient.log_scale))
+    # float32 sums over 18 transitions of size one
+    np.testing.assert_allclose(
+        np.concatenate([leaf.ravel() for leaf in ours]), differences, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_padding_counts_nothing():
+    trajectory = batch(GAUSSIAN)
+    mask = trajectory.mask.at[3:, 1].set(False)
+    trajectory = trajectory._replace(mask=mask, truncated=trajectory.truncated.at[2, 1].set(True))
+    noisy = trajectory._replace(action=jnp.where(mask[..., None], trajectory.action, 100.0))
+    ours, theirs = (GAUSSIAN.gradient(GAUSSIAN.init(KEY), each, KEY)[0] for each in (trajectory, noisy))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), ours, theirs)
+
+
+def test_the_gradient_that_is_applied_has_at_most_the_given_norm():
+    """Plain descent at rate 1 shows what is applied."""
+    descent = replace(DISCRETE, optimiser="sgd", learning_rate=1.0)
+    trajectory = batch(descent)
+    large = trajectory._replace(reward=100 * trajectory.reward)
+    for limit, norm in ((0.5, 0.5), (2.0, 2.0), (0.0, None)):
+        a2c = replace(descent, max_gradient_norm=limit)
+        learner = a2c.init(KEY)
+        gradient, info = a2c.gradient(learner, large, KEY)
+        change = jax.tree.map(
+            lambda x, y: x - y, learner.params.network, a2c.apply(learner, gradient).params.network
+        )
+        length = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(change)))
+        assert info["gradient_norm"] > 2
+        # float32 differences of weights of size one
+        np.testing.assert_allclose(length, norm or info["gradient_norm"], rtol=1e-3)
+        angle = jax.tree.map(lambda x, y: (x * y).sum(), change, gradient.network)
+        cosine = sum(jax.tree.leaves(angle)) / length / info["gradient_norm"]
+        np.testing.assert_allclose(cosine, 1.0, rtol=1e-3)
+
+
+def test_rmsprop_is_pytorchs():
+    """square ← 0.99 square + 0.01 g²; w ← w − 0.0007 g / (√square + 1e-5), from square = 0."""
+    a2c = replace(DISCRETE, max_gradient_norm=0.0)
+    learner = a2c.init(KEY)
+    gradient, _ = a2c.gradient(learner, batch(a2c), KEY)
+    kernel, square = np.float64(learner.params.network["params"]["policy_head"]["kernel"]), 0.0
+    for step in range(3):
+        g = np.float64(gradient.network["params"]["policy_head"]["kernel"]) * 10.0 ** (-2 * step)
+        scaled = gradient._replace(
+            network=jax.tree.map(lambda leaf, s=step: leaf * 10.0 ** (-2 * s), gradient.network)
+        )
+        square = 0.99 * square + 0.01 * g**2
+        kernel = kernel - 7e-4 * g / (np.sqrt(square) + 1e-5)
+        learner = a2c.apply(learner, scaled)
+        ours = learner.params.network["params"]["policy_head"]["kernel"]
+        # float32, steps of 0.007: a thousandth of one would show
+        np.testing.assert_allclose(ours, kernel, rtol=1e-5, atol=5e-7)
+
+
+def test_epsilon_stands_outside_the_root():
+    a2c = replace(DISCRETE, max_gradient_norm=0.0, epsilon=0.1, learning_rate=1.0)
+    learner = a2c.init(KEY)
+    gradient, _ = a2c.gradient(learner, batch(a2c), KEY)
+    ones = gradient._replace(network=jax.tree.map(jnp.ones_like, gradient.network))
+    change = jax.tree.map(
+        lambda x, y: float((x - y).mean()), learner.params.network, a2c.apply(learner, ones).params.network
+    )
+    # 1 / (√0.01 + 0.1); inside the root it would be 1 / √(0.01 + 0.1) = 3.0
+    np.testing.assert_allclose(jax.tree.leaves(change), 5.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("network", "layers"), [("separate", 6), ("shared", 4)])
+def test_layers_of_actor_and_critic(network, layers):
+    a2c = replace(DISCRETE, network=network)
+    learner = a2c.init(KEY)
+    assert len(learner.params.network["params"]) == layers
+    only_critic = replace(a2c, entropy_coefficient=0.0)
+    trajectory = batch(a2c)
+    # without advantage nothing but the critic learns
+    trajectory = trajectory._replace(terminated=jnp.ones((6, 3), bool), truncated=jnp.zeros((6, 3), bool))
+    value = only_critic.value(learner.params, trajectory.observation)
+    gradient, _ = only_critic.gradient(learner, trajectory._replace(reward=value + 1e-3), KEY)
+    actor = gradient.network["params"]["actor_layers_0"]["kernel"]
+    critic = gradient.network["params"].get("critic_layers_0", {}).get("kernel")
+    assert (critic is None) == (network == "shared")
+    head = gradient.network["params"]["value_head"]["kernel"]
+    assert jnp.abs(head).max() > 0
+    if critic is not None:
+        assert jnp.abs(critic).max() > 10 * jnp.abs(actor).max()
+
+
+NORMALISED = replace(DISCRETE, normalise="observations_and_rewards")
+
+
+def adapted(a2c, batches, key=0):
+    learner = a2c.init(jax.random.key(key))
+    for each in batches:
+        gradient, _ = a2c.gradient(learner, each, KEY)
+        learner = a2c.apply(learner, gradient)
+    return learner
+
+
+def test_statistics_are_those_of_all_transitions_so_far():
+    batches = [batch(NORMALISED, key=key) for key in range(4)]
+    params = adapted(NORMALISED, batches).params
+    seen = np.concatenate([np.float64(each.observation).reshape(-1, 3) for each in batches])
+    assert params.observation.number == len(seen)
+    np.testing.assert_allclose(params.observation.mean, seen.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(params.observation.variance, seen.var(0), rtol=1e-5)
+    sums = []
+    for each in batches:
+        for env in range(3):
+            total = 0.0
+            for t in range(6):
+                total = 0.99 * total + float(each.reward[t, env])
+                sums.append(total)
+                if each.terminated[t, env] or each.truncated[t, env]:
+                    total = 0.0
+    np.testing.assert_allclose(params.reward.mean[0], np.mean(sums), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(params.reward.variance[0], np.var(sums), rtol=1e-4)
+
+
+def test_the_network_sees_standardised_observations_and_scaled_rewards():
+    params = adapted(NORMALISED, [batch(NORMALISED, key=key) for key in range(2)]).params
+    observation = jnp.array([[1.0, 2.0, -100.0]])
+    seen = (observation - params.observation.mean[None]) / jnp.sqrt(params.observation.variance)[None]
+    expected = DISCRETE.policy(params, jnp.clip(seen, -10, 10)).logits
+    np.testing.assert_allclose(NORMALISED.policy(params, observation).logits, expected, rtol=1e-4, atol=1e-6)
+    trajectory = batch(NORMALISED)
+    ends = trajectory._replace(terminated=jnp.ones((6, 3), bool))
+    target = NORMALISED.estimate(params, ends).target
+    scaled = ends.reward / jnp.sqrt(params.reward.variance[0])
+    np.testing.assert_allclose(target, scaled, rtol=1e-4, atol=1e-5)
+
+
+def test_local_statistics_stay_ones_own_and_mixed_ones_are_averaged():
+    for statistics in ("local", "mixed"):
+        a2c = replace(NORMALISED, statistics=statistics)
+        one, two = (adapted(a2c, [batch(a2c, key=key)], key) for key in (1, 2))
+        mean = jax.tree.map(lambda x, y: (x + y) / 2, a2c.message(one), a2c.message(two))
+        after = a2c.absorb(one, mean).params
+        both = (one.params.observation.mean, two.params.observation.mean)
+        expected = both[0] if statistics == "local" else (both[0] + both[1]) / 2
+        np.testing.assert_allclose(after.observation.mean, expected, rtol=1e-6)
+        shared = (one.params.reward.square + (two if statistics == "mixed" else one).params.reward.square) / 2
+        np.testing.assert_allclose(after.reward.square, shared, rtol=1e-6)
+        assert bool(jax.tree.leaves(a2c.message(one).observation)) == (statistics == "mixed")
+        assert jax.tree.structure(after) == jax.tree.structure(one.params)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion"])
+def test_other_optimisers_by_name(name):
+    a2c = replace(DISCRETE, optimiser=name, learning_rate=0.01)
+    learner = a2c.init(KEY)
+    gradient, _ = a2c.gradient(learner, batch(a2c), KEY)
+    change = a2c.apply(learner, gradient).params.network["params"]["policy_head"]["kernel"]
+    assert not np.array_equal(change, learner.params.network["params"]["policy_head"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        *(
+            (
+                {"optimiser": name},
+                rf"^optimiser is '{name}'; it must be rmsprop, adam, or the name of an optax",
+            )
+            for name in ("sdg", "chain", "__name__", "losses", "apply_updates", "scale", "lbfgs")
+        ),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a finite number above 0"),
+        ({"max_gradient_norm": -1.0}, "max_gradient_norm is -1.0; it must be a finite number, 0 or above"),
+        ({"trace_decay": 1.5}, "trace_decay is 1.5; it must lie between 0 and 1"),
+        ({"hidden": (0,)}, r"hidden is \(0,\); it must hold at least one width, each at least 1"),
+    ],
+)
+def test_refuses(change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        replace(DISCRETE, **change)
