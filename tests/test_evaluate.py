@@ -1,15 +1,19 @@
+import importlib
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from gossamer import evaluate, train
-from gossamer.environments import CartPoleBalance
+from gossamer.environments import Acrobot, CartPoleBalance
 from gossamer.errors import InputError
-from gossamer.evaluate import Evaluation, table, write_evaluation
+from gossamer.evaluate import Evaluation, table, tasks_named, write_evaluation
+from gossamer.experience import Steps
+from gossamer.experiment import build, initial_population
 from gossamer.train import restore_population
-from small import small_experiment
+from small import FixedStart, OnHost, small_experiment
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +73,11 @@ def test_table_and_file_say_the_same(run, tmp_path):
     evaluation = evaluate(run, episodes=2)
     data = json.loads(write_evaluation(evaluation, tmp_path / "evaluation.json").read_text())
     lines = table(evaluation).splitlines()
-    assert len(lines) == 1 + 25 + 1
-    assert f"{data['mean_over_tasks']:.1f}" in lines[-1]
+    assert len(lines) == 1 + 25 + 1 + 1
+    assert f"{data['mean_over_tasks']:.1f}" in lines[-2]
+    low, high = data["interval_over_seeds"]
+    assert lines[-1] == f"all agents, 95 % interval over 2 seeds: {low:.1f} to {high:.1f}"
+    assert low <= data["mean_over_tasks"] <= high
     assert data["tasks"][0] in lines[1]
 
 
@@ -97,3 +104,61 @@ def test_columns_against_a_table_made_by_hand():
     assert evaluation.all.tolist() == [4.0, 5.5]
     assert evaluation.worst_agent.tolist() == [1.0, 2.0]
     np.testing.assert_allclose(evaluation.deviation, [np.std([1, 3, 5, 7]), np.std([2, 4, 6, 10])])
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_episodes_on_the_host_equal_those_on_the_device(monkeypatch, greedy):
+    """Where nothing is drawn; sampled actions are drawn from other keys, and only their returns' range is alike."""
+
+    module = importlib.import_module("gossamer.evaluate")  # the package has a function of that name
+
+    def returns(environment):
+        experiment = small_experiment(environment=environment, experience=Steps(2), seeds=2)
+        parts = build(experiment)
+        population = initial_population(parts.algorithm, experiment, parts.mailbox, parts.tasks)
+        monkeypatch.setattr(module, "restore_population", lambda run: (experiment, parts, population))
+        return evaluate(Path("anywhere"), episodes=2, greedy=greedy).returns
+
+    device, host = returns(FixedStart()), returns(OnHost())
+    assert device.shape == host.shape == (2, 5, 25, 2)
+    if greedy:
+        np.testing.assert_array_equal(device, host)
+    assert np.ptp(host) > 0
+    assert abs(device.mean() - host.mean()) < 0.5
+
+
+def test_zero_shot_on_tasks_in_words(run):
+    names = ["pole_mass=0.2,half_length=1", "half_length=0.05,pole_mass=1"]
+    unseen = tasks_named(CartPoleBalance(), names)
+    assert [tuple(task) for task in unseen.tasks] == [(0.2, 1.0), (1.0, 0.05)]
+    evaluation = evaluate(run, episodes=2, task_set=unseen)
+    assert evaluation.returns.shape == (2, 5, 2, 2)
+    assert np.isnan(evaluation.own).all()
+    assert evaluation.all[1] < evaluation.all[0]  # the short, heavy pole falls first
+
+
+def test_held_out_tasks_by_name():
+    easy, hard = Acrobot().held_out().values()
+    named = tasks_named(Acrobot(), ["hard", "easy"])
+    assert named.tasks == (*hard.tasks, *easy.tasks)
+
+
+@pytest.mark.parametrize(
+    ("environment", "name", "sentence"),
+    [
+        (
+            Acrobot(),
+            "medium",
+            "'medium' is no task; give easy, hard or values of all parameters, such as length=1",
+        ),
+        (
+            CartPoleBalance(),
+            "pole_mass=1",
+            "'pole_mass=1' is no task; give values of all parameters, such as pole_ma",
+        ),
+        (CartPoleBalance(), "pole_mass=1,half_length=long", "'pole_mass=1,half_length=long' is no task"),
+    ],
+)
+def test_refuses_what_is_no_task(environment, name, sentence):
+    with pytest.raises(InputError, match=sentence):
+        tasks_named(environment, [name])

@@ -224,7 +224,7 @@ class InterruptAfter:
     def __exit__(self, *_):
         return None
 
-    def say(self, text):
+    def say(self, sentence):
         pass
 
     def show(self, status: Status):

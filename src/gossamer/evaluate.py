@@ -1,6 +1,6 @@
 """How good a trained population is: every agent on every task, greedily or sampled. Nothing is learned here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from gossamer.algorithms.protocol import Algorithm
 from gossamer.analysis.statistics import bootstrap_interval
-from gossamer.environments import TaskSet
+from gossamer.environments import Simulators, TaskSet
 from gossamer.errors import InputError, require_at_least
 from gossamer.experience.device import Episodes
 from gossamer.experiment import on_host
@@ -119,7 +119,7 @@ def tasks_named(environment: Any, names: Sequence[str]) -> TaskSet:
 
 
 def _task_of(example: Any, text: str, known: list[str]) -> Any:
-    pairs = dict(part.partition("=")[::2] for part in text.split(","))
+    pairs = {name: value for name, _, value in (part.partition("=") for part in text.split(","))}
     try:
         if set(pairs) != set(example._fields):
             raise ValueError
@@ -199,36 +199,45 @@ def _play_on_host(
     count = len(jax.tree.leaves(tasks)[0])
     every_task = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), episodes), tasks)
     number = int(jax.random.randint(key, (), 0, 2**31 - 1))
-    streams = np.stack(
-        [np.full(count * episodes, number), np.zeros(count * episodes), np.arange(count * episodes)]
-    )
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), params)
-    population = len(jax.tree.leaves(flat)[0])
-    earned = np.zeros((population, count * episodes))
-    for index in range(population):
-        own = jax.tree.map(lambda leaf, i=index: leaf[i], flat)
-        simulators = environment.simulate(every_task, streams.T.astype(np.int64))
-        with closing(simulators):
-            alive = np.ones(count * episodes, bool)
-            observation = simulators.reset(alive)
-            for step in range(environment.max_steps):
-                keys = jax.random.split(jax.random.fold_in(key, step), len(alive))
-                taken = simulators.step(
-                    np.asarray(_act_all(algorithm, own, keys, observation, greedy)), alive
-                )
-                earned[index] += np.where(alive, taken.reward, 0.0)
-                observation = np.where(alive[:, None], taken.observation, observation)
-                alive &= ~(taken.terminated | taken.truncated)
-                if not alive.any():
-                    break
+    streams = np.array([(number, 0, episode) for episode in range(count * episodes)])
     seeds, agents = jax.tree.leaves(params)[0].shape[:2]
+    earned = np.zeros((seeds, agents, count * episodes))
+    for place in np.ndindex(seeds, agents):
+        own = jax.tree.map(lambda leaf, i=place: leaf[i], params)
+        with closing(environment.simulate(every_task, streams)) as simulators:
+            act = partial(_act_for_episodes, algorithm, own, key, greedy=greedy)
+            earned[place] = _returns(simulators, act, len(streams), environment.max_steps)
     return earned.reshape(seeds, agents, count, episodes)
 
 
+def _returns(
+    simulators: Simulators, act: Callable[[int, Array], Array], episodes: int, most_steps: int
+) -> Float[np.ndarray, " episode"]:
+    """Undiscounted returns of one episode in each simulator."""
+    alive, earned = np.ones(episodes, bool), np.zeros(episodes)
+    observation = simulators.reset(alive)
+    for step in range(most_steps):
+        taken = simulators.step(np.asarray(act(step, jnp.asarray(observation))), alive)
+        earned += np.where(alive, taken.reward, 0.0)
+        observation = np.where(alive[:, None], taken.observation, observation)
+        alive &= ~(taken.terminated | taken.truncated)
+        if not alive.any():
+            break
+    return earned
+
+
 @partial(jax.jit, static_argnames="greedy")
-def _act_all(algorithm: Algorithm, params: Params, keys: Array, observation: Array, greedy: bool) -> Array:
+def _act_for_episodes(
+    algorithm: Algorithm,
+    params: Params,
+    key: Key,
+    step: Int[Array, ""] | int,
+    observation: Float[Array, "episode observation"],
+    greedy: bool,
+) -> Array:
     if greedy:
         return jax.vmap(algorithm.act_greedily, in_axes=(None, 0))(params, observation)
+    keys = jax.random.split(jax.random.fold_in(key, step), len(observation))
     return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(params, keys, observation)[0]
 
 

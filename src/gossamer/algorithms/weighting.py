@@ -17,6 +17,7 @@ def transition_weights(trajectory: Trajectory, weighting: Weighting) -> Float[Ar
     ``tasks`` gives transition t of task k 1/(K T_k), which is the mean of the K tasks' own gradients (43)-(44).
 
     Example:
+        >>> import jax.numpy as jnp
         >>> trajectory = Trajectory.padding(time=2, env=2)._replace(mask=jnp.array([[True, True], [False, True]]))
         >>> transition_weights(trajectory, "tasks").tolist()
         [[0.5, 0.25], [0.0, 0.25]]

@@ -66,12 +66,12 @@ def difference_interval(
     return float(first.mean() - second.mean()), float(low), float(high)
 
 
-def standard_error(values: Float[np.ndarray, "seed *point"]) -> Float[np.ndarray, "*point"]:
+def standard_error(values: Float[np.ndarray, "seed point"]) -> Float[np.ndarray, " point"]:
     """Of the mean over seeds; 0 for a single one.
 
     Example:
-        >>> float(standard_error(np.array([1.0, 3.0])))
-        1.0
+        >>> standard_error(np.array([[1.0, 4.0], [3.0, 4.0]])).tolist()
+        [1.0, 0.0]
     """
     seeds = len(values)
     return values.std(0, ddof=1) / np.sqrt(seeds) if seeds > 1 else np.zeros(values.shape[1:])

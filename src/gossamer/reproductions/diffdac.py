@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +13,15 @@ from gossamer.environments.acrobot import EASY, HARD
 from gossamer.evaluate import evaluate
 from gossamer.recipes import diffdac as trainings
 from gossamer.recipes.diffdac import FAILURES, Scale, Trainings
-from gossamer.reproductions.measures import deviations, early, final, interval, learning_curves
+from gossamer.reproductions.measures import (
+    deviations,
+    early,
+    final,
+    final_by_task,
+    interval,
+    learning_curves,
+    never_learned,
+)
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, alike, higher
 
 _ALIKE = 0.05  # of the larger mean: what "similar" and "changes little" are taken to mean
@@ -25,11 +34,19 @@ def figure_4(runs: Runs) -> Findings:
     of = {name: runs[f"acrobot-{name}"] for name in (*names, "diffusion-adam", "centralised-adam")}
     end = {name: final(run) for name, run in of.items()}
     begin = {name: early(run) for name, run in of.items()}
+    by_task = {name: np.nanmedian(final_by_task(run), axis=1) for name, run in of.items()}
     claims = (
         higher("centralised A2C learns faster at first", begin["centralised"], begin["diffusion"]),
         _similar("Diff-A2C ends as high as centralised A2C", end["diffusion"], end["centralised"]),
         higher("specialised agents end above Diff-A2C", end["specialised"], end["diffusion"]),
         higher("specialised agents end above centralised A2C", end["specialised"], end["centralised"]),
+        higher(
+            "specialised agents end above Diff-A2C on the median task (ours)",
+            by_task["specialised"],
+            by_task["diffusion"],
+        ),
+        _everybody_learns("specialised", of["specialised"]),
+        _everybody_learns("Diff-A2C", of["diffusion"]),
         _similar("Diff-A2C: Adam changes little", end["diffusion-adam"], end["diffusion"]),
         _similar("centralised A2C: Adam changes little", end["centralised-adam"], end["centralised"]),
         _similar(
@@ -47,7 +64,12 @@ def figure_4(runs: Runs) -> Findings:
     picture = learning_curves(
         {"Extreme Acrobot, 25 tasks": panel}, "Figure 4: Diff-A2C on a ring of 25 agents"
     )
-    return Findings(_early_and_final(begin, end), claims, picture)
+    data = {
+        **_early_and_final(begin, end),
+        "final_median_task": {name: interval(values) for name, values in by_task.items()},
+        "tasks_never_learned": {name: never_learned(run) for name, run in of.items()},
+    }
+    return Findings(data, claims, picture)
 
 
 def figure_5(runs: Runs) -> Findings:
@@ -167,13 +189,17 @@ def table_2(runs: Runs) -> Findings:
     """Zero-shot returns on an easy and a hard Acrobot, of one agent of each run drawn at random."""
     tables = {policy: _zero_shot(runs, greedy=policy == "greedy") for policy in ("sampled", "greedy")}
     claims = []
-    for policy, table in tables.items():
-        chosen = {method: rows["random_agent"] for method, rows in table.items()}
+    for policy, sample in itertools.product(tables, ("random_agent", "all_agents")):
+        chosen = {method: rows[sample] for method, rows in tables[policy].items()}
         pairs = [("specialised", "diffusion", "train"), ("diffusion", "specialised", "easy")]
         pairs += [("diffusion", "specialised", "hard"), ("diffusion", "centralised", "easy")]
         pairs += [("diffusion", "centralised", "hard")]
         claims += [
-            higher(f"{policy}: {better} above {worse} on {task}", chosen[better][task], chosen[worse][task])
+            higher(
+                f"{policy}, {_SAMPLES[sample]}: {better} above {worse} on {task}",
+                chosen[better][task],
+                chosen[worse][task],
+            )
             for better, worse, task in pairs
         ]
     return Findings({"policy": _plain(tables), "published": _PUBLISHED_ZERO_SHOT}, tuple(claims), None)
@@ -186,19 +212,21 @@ def table_3(runs: Runs) -> Findings:
         "diffusion": {"train": -33.2, "easy": 31.3, "hard": 25.1},
         "centralised": {"train": -40.8, "easy": 24.7, "hard": 13.4},
     }
-    data, claims = {}, []
-    for method, each in published.items():
-        data[method] = {}
-        for task, percent in each.items():
-            base = table["specialised"]["random_agent"][task].mean()
-            relative = 100 * (table[method]["random_agent"][task] - base) / abs(base)
-            data[method][task] = interval(relative)
+    data = {name: {method: {} for method in published} for name in _SAMPLES}
+    claims = []
+    for (sample, words), method in itertools.product(_SAMPLES.items(), published):
+        for task, percent in published[method].items():
+            base = table["specialised"][sample][task].mean()
+            relative = 100 * (table[method][sample][task] - base) / abs(base)
+            data[sample][method][task] = interval(relative)
             better = relative if percent > 0 else -relative
-            text = f"{method} {'above' if percent > 0 else 'below'} specialised on {task} (published {percent} %)"
+            where = f"{'above' if percent > 0 else 'below'} specialised on {task}"
+            text = f"{words}: {method} {where} (published {percent} %)"
             claims.append(higher(text, better, np.zeros_like(better), " %"))
     return Findings({"percent_of_specialised": data, "published": published}, tuple(claims), None)
 
 
+_SAMPLES = {"random_agent": "one agent of each run", "all_agents": "all agents (ours)"}
 _PUBLISHED_ZERO_SHOT = {
     # The paper prints −80.0 for the specialised on easy, outside its own interval; table III implies about −71.0.
     "specialised": {"train": -82.1, "easy": -80.0, "hard": -163.8},
@@ -228,13 +256,21 @@ def _zero_shot(runs: Runs, greedy: bool) -> dict[str, dict[str, dict[str, Float[
     return table
 
 
-def _own_task_advantage(run) -> Float[np.ndarray, " seed"]:
+def _own_task_advantage(run: Path) -> Float[np.ndarray, " seed"]:
     """How much more, in per cent, agents earn on their own task than on the others', averaged over agents."""
     evaluation = evaluate(run, _EPISODES, greedy=False)
     returns, own = evaluation.returns.mean(-1), evaluation.trained
     mine = returns[:, own].mean(1)
     others = returns[:, ~own].mean(1)
     return 100 * (mine - others) / np.abs(others)
+
+
+def _everybody_learns(who: str, run: Path) -> Claim:
+    """Whether no agent is left that never once reached the goal."""
+    stuck = never_learned(run)
+    text = f"{who}: no task is left on which nothing was learned (ours)"
+    counts = ", ".join(map(str, stuck))
+    return Claim(text, "does not hold" if any(stuck) else "holds", f"tasks by seed: {counts}")
 
 
 def _similar(text: str, first: np.ndarray, second: np.ndarray) -> Claim:

@@ -14,7 +14,8 @@ from gossamer.analysis.consensus import RelativeDeviation, relative_deviation
 from gossamer.analysis.curves import Curve, read_curve
 from gossamer.analysis.pictures import colours
 from gossamer.analysis.statistics import bootstrap_interval, standard_error
-from gossamer.train import restore_population
+from gossamer.records import read_metrics
+from gossamer.train import load_experiment, restore_population, run_folders
 
 _EARLY, _LATE = 0.2, 0.1  # shares of training
 
@@ -29,6 +30,17 @@ def final(run: Path, share: float = _LATE) -> Float[np.ndarray, " seed"]:
     """Mean return of each seed in the last part of training."""
     returns = read_curve(run).episodic_return
     return np.nanmean(returns[:, -max(int(share * returns.shape[1]), 1) :], axis=1)
+
+
+def final_by_task(run: Path, share: float = _LATE) -> Float[np.ndarray, "seed task"]:
+    """Mean return on every task of each seed in the last part of training; NaN where no episode ended."""
+    return np.stack([_mean_by_task(folder, share) for folder in run_folders(run)])
+
+
+def never_learned(run: Path) -> list[int]:
+    """On how many tasks of each seed the return is still the lowest there is, −1 for every step to the time limit."""
+    worst = -load_experiment(run).environment.max_steps
+    return [int((tasks <= 0.99 * worst).sum()) for tasks in final_by_task(run)]
 
 
 def deviations(run: Path) -> list[RelativeDeviation]:
@@ -75,6 +87,14 @@ def learning_curves(
         axis.legend(frameon=False, fontsize="small")
     figure.suptitle(title)
     return figure
+
+
+def _mean_by_task(folder: Path, share: float) -> Float[np.ndarray, " task"]:
+    rows = read_metrics(folder / "metrics.jsonl")
+    last = rows[-max(int(share * len(rows)), 1) :]
+    returns = np.array([row["task_return"]["each"] for row in last], float)  # null becomes NaN
+    counts = np.isfinite(returns).sum(0)
+    return np.divide(np.nansum(returns, 0), counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
 def _draw(axis: Axes, label: str, curve: Curve, environments: float, colour: str) -> None:

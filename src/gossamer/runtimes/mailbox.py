@@ -123,6 +123,14 @@ class Mailbox:
         total = jax.ops.segment_sum(terms, self.receiver, self.agents, indices_are_sorted=True)
         return _to(now.own, own) * own + total
 
+    def _increased(self, own: Array, heard: Array) -> Array:
+        """What every agent has and what its edges bring, added up."""
+        if self.heard is None:
+            return own + jax.ops.segment_sum(heard, self.receiver, self.agents, indices_are_sorted=True)
+        for k in range(self.heard.shape[1]):
+            own += jnp.where(_to(self.filled[:, k], own), heard[self.heard[:, k]], 0.0)
+        return own
+
 
 class Mass(NamedTuple):
     """The state of running-sum push-sum: what agents hold, and what has flowed over each edge so far.
@@ -166,11 +174,11 @@ class PushSumMailbox:
             lambda x, new, old: x + (new - old), mass.holding["parameters"], message, before
         )
         holding = {"parameters": parameters, "mass": mass.holding["mass"]}
-        given = jax.tree.map(lambda leaf: _to(now.weight, leaf) * leaf[box.sender], holding)
+        share = jax.tree.map(lambda leaf: _to(now.own, leaf) * leaf, holding)
+        given = jax.tree.map(lambda leaf: jnp.where(_to(now.sent, leaf), leaf[box.sender], 0.0), share)
+        shares = jax.ops.segment_sum(now.sent.astype(now.own.dtype), box.sender, box.agents)
         # What is left after giving and not a share of one's own: shares that are rounded do not sum to one.
-        kept = jax.tree.map(
-            lambda leaf, parts: leaf - jax.ops.segment_sum(parts, box.sender, box.agents), holding, given
-        )
+        kept = jax.tree.map(lambda leaf, part: leaf - _to(shares, leaf) * part, holding, share)
         sums = _add(mass.sums, given)
         ring = tuple(self._written(old, new, now) for old, new in zip(mass.ring, sums, strict=True))
         every = jnp.arange(len(box.sender))
@@ -178,11 +186,7 @@ class PushSumMailbox:
         grown = jax.tree.map(
             lambda a, b, c, d: (a - b) + (c - d), inbox[0], mass.inbox[0], inbox[1], mass.inbox[1]
         )
-        holding = jax.tree.map(
-            lambda x, more: x + jax.ops.segment_sum(more, box.receiver, box.agents, indices_are_sorted=True),
-            kept,
-            grown,
-        )
+        holding = jax.tree.map(box._increased, kept, grown)
         mixed = jax.tree.map(
             lambda x, own: jnp.where(_to(now.combines, x), x / _to(holding["mass"], x), own),
             holding["parameters"],
