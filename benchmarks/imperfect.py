@@ -111,8 +111,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "imperfect.json")
     arguments = parser.parse_args()
     repeats, env_steps = (3, ENV_STEPS // 5) if arguments.quick else (REPEATS, ENV_STEPS)
-    cases: product[Case] = product(SCHEDULES, HORIZONS)
-    trainers = {case: Trainer(SCHEDULES[case[0]], case[1]) for case in cases}
+    trainers: dict[Case, Trainer] = {
+        (name, horizon): Trainer(SCHEDULES[name], horizon) for name, horizon in product(SCHEDULES, HORIZONS)
+    }
     turns = take_turns(trainers, repeats, env_steps)
     rows = [row(case, trainer.mail_bytes(), turns) for case, trainer in trainers.items()]
     result = {

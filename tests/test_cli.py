@@ -1,5 +1,6 @@
 """The command line as a user meets it: output, exit status, one sentence for bad input."""
 
+import json
 import os
 import re
 import subprocess
@@ -86,6 +87,48 @@ def test_resume_evaluate_plot(capsys, run):
     assert (run / "figures" / "curves.png").exists()
 
 
+def test_evaluates_on_tasks_in_words(capsys, run):
+    status, out, _ = call(capsys, "evaluate", run, "--episodes", 1, "--tasks", "pole_mass=0.2,half_length=1")
+    assert status == 0
+    assert out.splitlines()[1].startswith("pole_mass 0.2, half_length 1")
+    assert out.splitlines()[-1] == str(run / "evaluation-greedy-zero-shot.json")
+    status, _, err = call(capsys, "evaluate", run, "--tasks", "easy")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "'easy' is no task; give values of all parameters" in err
+
+
+def test_an_environment_of_gymnasium_trains_and_resumes(capsys, tmp_path):
+    """One that no other test names, under a schedule, with every agent's simulators on the host."""
+    out = tmp_path / "run"
+    small = ["--hidden", 8, 8, "--agents", 2, "--topology", "ring", "--copies", 2, "--steps", 4]
+    counts = ["--rounds", 4, "--record-every", 2, "--checkpoint-every", 2]
+    environment = ["--env-id", "MountainCarContinuous-v0"]
+    status, _, err = call(
+        capsys, "train", "a2c", *environment, *small, *counts, "--link-failure", 0.2, "--out", out
+    )
+    assert status == 0, err
+    assert json.loads((out / "config.json").read_text())["resume"] == "learner-exact"
+    status, lines, err = call(capsys, "train", "--resume", out, "--rounds", 6)
+    assert status == 0, err
+    assert "simulators start new episodes" in lines + err
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["round"] for row in rows] == [2, 4, 6]
+    assert rows[-1]["env_steps"] == 6 * 2 * 2 * 4
+
+
+def test_without_mujoco_one_sentence_names_the_extra_and_the_rest_works(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for module in [name for name in sys.modules if name.partition(".")[0] == "mujoco"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    status, out, err = call(capsys, "train", "hopper-mass", "--out", "run")
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"gossamer: [^\n]*mujoco[^\n]*pip install 'gossamer\[mujoco\]'[^\n]*\n", err), err
+    assert list(tmp_path.iterdir()) == []
+    assert call(capsys, "list")[0] == 0
+    assert call(capsys, "train", "cartpole-balance", *TINY, "--rounds", 1, "--out", "other")[0] == 0
+
+
 def test_topology_prints_properties_and_draws(capsys, tmp_path):
     status, out, _ = call(capsys, "topology", "ring", "--agents", 14, "--out", tmp_path / "ring.png")
     assert status == 0
@@ -140,6 +183,18 @@ BAD = [
     (("train", "--resume"), "resume"),
     (("topology", "ring", "--agents", "0"), "agents is 0; it must be at least 1"),
     (("evaluate",), "run|RUN"),
+    (("reproduce",), "name|NAME"),
+    (("reproduce", "diffdac-fig8"), "'diffdac-fig8' is no reproduction; did you mean diffdac-fig"),
+    (("reproduce", "diffdac-fig4", "--seeds", "0"), "seeds is 0; it must be at least 1"),
+    (("train", "a2c", "--env-id", "CartPole-v9"), "CartPole-v9"),
+    (("train", "a2c", "--env-id", "Blackjack-v1"), "Blackjack-v1.*Box or Discrete|Blackjack-v1.*Tuple"),
+    (("train", "acrobot", "--link-failure", "1.5"), "link_failure is 1.5"),
+    (("train", "acrobot", "--rule", "newest"), "rule|newest"),
+    (
+        ("train", "acrobot", "--slow-agents", "25", "2.0"),
+        "slow_agents names agent 25; it must be among 0 to 24",
+    ),
+    (("train", "acrobot", "--latency", "normal:mean=1"), "latency.*normal"),
 ]
 
 

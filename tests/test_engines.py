@@ -121,6 +121,7 @@ def test_another_engine_goes_on_to_the_bit(environment, schedule):
     each = experiment(environment, schedule)
     whole, reports = go(engine_of(each, build(each)), 3, 4)
     engine = engine_of(each, build(each))
+    assert engine.resumes == "exact"
     population, _ = go(engine, 3)
     saved = jax.tree.map(np.array, engine.saved(population))
     engine.close()
@@ -133,6 +134,7 @@ def test_another_engine_goes_on_to_the_bit(environment, schedule):
 def test_simulators_that_cannot_tell_their_state_start_new_episodes():
     each = experiment(OnHost(remembers=False))
     engine = engine_of(each, build(each))
+    assert engine.resumes == "learner-exact"
     population, _ = go(engine, 1)
     saved = engine.saved(population)
     assert jax.tree.leaves(saved.environments) == []

@@ -5,7 +5,7 @@ It brings together the parts of an experiment, its runtime and its schedule; fol
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from gossamer.runtimes.vectorised import (
     run_chunk,
 )
 from gossamer.schedules import Simulation, Wave
+
+Resume: TypeAlias = Literal["exact", "learner-exact"]
 
 MOST_ROUNDS = 256  # in one call; their deliveries lie in memory together
 _RECORDS = 64
@@ -70,6 +72,11 @@ class Report(NamedTuple):
 class Engine(Protocol):
     """How a population of one experiment moves on."""
 
+    @property
+    def resumes(self) -> Resume:
+        """Whether all of a run goes on exactly from a checkpoint, or only its learners."""
+        ...
+
     def start(self) -> Population:
         """The population before its first round."""
         ...
@@ -106,6 +113,11 @@ class DeviceEngine:
     def __init__(self, experiment: Experiment, parts: Parts):
         self._experiment, self._parts = experiment, parts
         self._events = _Events(parts)
+
+    @property
+    def resumes(self) -> Resume:
+        """All that happens is in the population and the schedule."""
+        return "exact"
 
     def start(self) -> Population:
         """The population before its first round."""
@@ -164,6 +176,11 @@ class HostEngine:
         self._host = HostSteps(
             parts.environment, parts.experience.steps, parts.tasks, np.asarray(parts.seeds)
         )
+
+    @property
+    def resumes(self) -> Resume:
+        """Exactly where simulators can tell their state."""
+        return "exact" if self._host.remembers else "learner-exact"
 
     def start(self) -> Population:
         """The population before its first round; every simulator starts an episode."""

@@ -81,7 +81,7 @@ def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -
     experiment = _with_absolute_paths(experiment)
     parts = build(experiment)
     with _stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
-        create_run(out, _config(experiment, parts))
+        create_run(out, _config(experiment, parts, engine))
         _start(experiment, parts, engine, out, reporter or Silent(), stop)
     return out
 
@@ -120,6 +120,8 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
             if rounds is not None:
                 _extend({run, *folders}, rounds)
             population = engine.restore(restored.population)
+            if engine.resumes == "learner-exact":
+                (reporter or Silent()).say("learners go on exactly; simulators start new episodes")
             _drive(experiment, parts, engine, population, logs, run, reporter or Silent(), stop)
     return run
 
@@ -220,8 +222,13 @@ def _seed_folder(out: Path, seed: int) -> Path:
     return out / f"seed-{seed}"
 
 
-def _config(experiment: Experiment, parts: Parts) -> dict[str, Any]:
-    return {"experiment": to_data(experiment), "weights_digest": _digest(parts), "provenance": provenance()}
+def _config(experiment: Experiment, parts: Parts, engine: Engine) -> dict[str, Any]:
+    return {
+        "experiment": to_data(experiment),
+        "resume": engine.resumes,
+        "weights_digest": _digest(parts),
+        "provenance": provenance(),
+    }
 
 
 def _digest(parts: Parts) -> str:
@@ -275,7 +282,7 @@ def _start(
     experiment: Experiment, parts: Parts, engine: Engine, out: Path, reporter: Reporter, stop: "_Stop"
 ) -> None:
     """From the initial population, which is the first checkpoint."""
-    folders = _make_seed_folders(experiment, parts, out)
+    folders = _make_seed_folders(experiment, _config(experiment, parts, engine), out)
     if parts.mailbox is not None:
         mail = tree_bytes(population_shape(parts.algorithm, experiment, parts.mailbox, parts.tasks).mail)
         reporter.say(f"messages in flight and inboxes take {mail / 2**20:.1f} MiB")
@@ -285,11 +292,10 @@ def _start(
         _drive(experiment, parts, engine, population, logs, out, reporter, stop)
 
 
-def _make_seed_folders(experiment: Experiment, parts: Parts, out: Path) -> list[Path]:
+def _make_seed_folders(experiment: Experiment, config: dict[str, Any], out: Path) -> list[Path]:
     """The folders of the seeds; those that an interrupted call made already are left as they are."""
     if experiment.seeds == 1:
         return [out]
-    config = _config(experiment, parts)
     for seed in _seeds(experiment):
         single = to_data(replace(experiment, seed=seed, seeds=1))
         if not (_seed_folder(out, seed) / "config.json").exists():

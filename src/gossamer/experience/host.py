@@ -73,6 +73,11 @@ class HostSteps:
         totals = Finished(*(total.reshape(self._shape).astype(np.float32) for total in finished))
         return Collected((), trajectory, totals)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether ``state`` is all that there is to know of the simulators."""
+        return self._simulators.state() is not None
+
     def state(self) -> Any:
         """Everything that ``restore`` needs, as arrays ``[seed, ...]``; empty where simulators cannot tell theirs."""
         inner = self._simulators.state()
