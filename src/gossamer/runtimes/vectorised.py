@@ -221,6 +221,7 @@ def communicate(
             environments=_where(now.adapts, adapted.environments, before.environments),
         )
         report = jax.tree.map(lambda leaf: jnp.where(_like(now.adapts, leaf), leaf, 0), report)
+    adapted = adapted._replace(learner=_computed_once(adapted.learner, before.round))
     messages = jax.vmap(jax.vmap(algorithm.message))(adapted.learner)
     if now is None:
         mail, mixed = (), jax.vmap(lambda message: mix(mixer, message, before.round))(messages)
@@ -298,6 +299,19 @@ def _for_all(
     every_task = jax.tree.map(lambda leaf: jnp.tile(leaf, (len(seeds), 1)), tasks)
     result = in_blocks(function, block)(every_seed, every_agent, every_state, every_task)
     return jax.tree.map(lambda leaf: leaf.reshape(len(seeds), agents, *leaf.shape[1:]), result)
+
+
+def _computed_once(learner: Learner, done: Int[Array, ""]) -> Learner:
+    """The same learner, which XLA cannot compute anew wherever it is read.
+
+    On a CPU it would fuse the optimiser's step into each of its readers: one's own share, every neighbour's, the
+    consensus distance. A branch that is never taken keeps them apart; an optimisation barrier is dropped too early.
+    Rounds of 25 agents with 2×64 units and 5 steps take about half the time.
+    """
+    if jax.default_backend() != "cpu":
+        return learner
+    zeros = partial(jax.tree.map, jnp.zeros_like)
+    return jax.lax.cond(done >= 0, lambda same: same, zeros, learner)
 
 
 def _where(chosen: Bool[Array, "seed agent"], new: Any, old: Any) -> Any:
