@@ -12,9 +12,10 @@ from gossamer.errors import InputError
 from gossamer.experiment import build
 from gossamer.recipes.diffdac import FAILURES
 from gossamer.reproductions import REPRODUCTIONS, Findings, Reproduction, reproduce, verdict_table
-from gossamer.reproductions.measures import early, final, learning_curves
+from gossamer.reproductions.measures import early, final, final_by_task, learning_curves, never_learned
 from gossamer.reproductions.protocol import alike, higher
 from gossamer.serialization import dumps, loads
+from gossamer.train import train
 from small import small_experiment
 
 HIGH, LOW = np.array([5.0, 5.2, 4.9, 5.1]), np.array([1.0, 1.2, 0.9, 1.1])
@@ -180,3 +181,16 @@ def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
     one, _ = make(tmp_path / "one", processes=1)
     two, _ = make(tmp_path / "two", processes=2)
     assert (one / "ring.csv").read_text() == (two / "ring.csv").read_text()
+
+
+def test_final_returns_by_task_and_tasks_never_learned(tmp_path):
+    """Two tasks, 20 rounds; the last tenth counts. Nobody finished an episode of the second task in round 19."""
+    run = train(small_experiment(rounds=2), tmp_path / "run")
+    each = [[-1.0, -20.0]] * 18 + [[-3.0, None], [-5.0, -20.0]]
+    rows = [{"task_return": {"each": row}} for row in each]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert final_by_task(run).tolist() == [[-4.0, -20.0]]
+    assert never_learned(run) == [1]  # small_experiment's time limit is 20 steps
+    rows[-1]["task_return"]["each"] = [None, None]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    np.testing.assert_array_equal(final_by_task(run), [[-3.0, np.nan]])

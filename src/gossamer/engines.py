@@ -3,6 +3,7 @@
 It brings together the parts of an experiment, its runtime and its schedule; folders and progress are not its.
 """
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -147,6 +148,7 @@ class DeviceEngine:
             capacity=_RECORDS + 1,
             block=parts.block,
         )
+        self._events.look_ahead(rounds)
         rows = jax.device_get(record)
         return population, [
             Report(length, jax.tree.map(lambda leaf, i=i: leaf[i], rows), traffic[i])
@@ -237,6 +239,7 @@ class _Events:
         self._parts = parts
         self._lockstep = parts.mailbox is None
         self._done = 0
+        self._ahead: deque[list[Wave]] = deque()
         self._simulations = [
             Simulation(parts.schedule, parts.links, seed=int(seed))
             for seed in (() if self._lockstep else parts.seeds)
@@ -248,6 +251,11 @@ class _Events:
         for simulation in self._simulations:
             simulation.skip(rounds)
 
+    def look_ahead(self, rounds: int) -> None:
+        """Simulate the next rounds now, while the device is busy with those before."""
+        if not self._lockstep:
+            self._ahead.extend(self._simulated() for _ in range(rounds - len(self._ahead)))
+
     def next(self, lengths: list[int], capacity: int) -> tuple[Delivery | None, list[Traffic]]:
         """Deliveries of the coming rounds, with room for ``capacity``, and the traffic of each stretch of them."""
         if self._lockstep:
@@ -255,11 +263,14 @@ class _Events:
         deliveries: list[Delivery] = []
         traffic = []
         for length in lengths:
-            waves = [[simulation.wave() for simulation in self._simulations] for _ in range(length)]
+            waves = [self._ahead.popleft() if self._ahead else self._simulated() for _ in range(length)]
             deliveries += [_stacked([Delivery.of(wave) for wave in row]) for row in waves]
             traffic.append(_traffic(waves))
         deliveries += [deliveries[-1]] * (capacity - len(deliveries))
         return _stacked(deliveries), traffic
+
+    def _simulated(self) -> list[Wave]:
+        return [simulation.wave() for simulation in self._simulations]
 
     def _plain(self, length: int) -> Traffic:
         """Everybody's message on every link of the phase, at once."""
