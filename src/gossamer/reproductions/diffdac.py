@@ -140,7 +140,7 @@ def figure_7(runs: Runs) -> Findings:
         if len(known) < 2:
             claims.append(Claim(f"{family}, {rule}: similar at the end even at p = 0.8", "not run", "scale"))
             continue
-        begin = {p: early(run) for p, run in known.items()}
+        begin = {p: early(run, share=1.0) for p, run in known.items()}
         end = {p: final(run) for p, run in known.items()}
         claims.append(higher(f"{family}, {rule}: slower at p = 0.8 than at p = 0", begin[0.0], begin[0.8]))
         claims.append(_similar(f"{family}, {rule}: similar at the end at p = 0.8", end[0.8], end[0.0]))

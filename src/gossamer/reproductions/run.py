@@ -19,6 +19,7 @@ from gossamer import checkpoints
 from gossamer.analysis.curves import read_curve
 from gossamer.analysis.pictures import save_picture
 from gossamer.errors import InputError, require_at_least, require_choice
+from gossamer.experience import Steps
 from gossamer.experiment import Experiment
 from gossamer.progress import Lines
 from gossamer.recipes.diffdac import Scale
@@ -93,11 +94,17 @@ def write_findings(
     folders: Mapping[str, Path],
     out: Path,
 ) -> Path:
-    """``summary.json`` (claims, data, scale, versions), the picture, and a learning curve of each training as CSV."""
+    """What a reproduction leaves.
+
+    ``verdicts.md`` (claims and trainings, to read), ``summary.json`` (the same with all data and versions), the
+    picture, and the learning curve of each training as CSV.
+    """
     if findings.picture is not None:
         save_picture(findings.picture, out / "picture.png")
     for name, folder in folders.items():
         _write_curve(folder, out / f"{name}.csv")
+    experiments = {name: load_experiment(folder) for name, folder in folders.items()}
+    (out / "verdicts.md").write_text(verdicts(reproduction, findings.claims, scale, seeds, experiments))
     write_json(
         out / "summary.json",
         {
@@ -123,6 +130,35 @@ def verdict_table(claims: tuple[Claim, ...]) -> str:
                        2 against 1
     """
     return "\n".join(f"{claim.verdict:<14} {claim.text}\n{'':<14} {claim.evidence}" for claim in claims)
+
+
+def verdicts(
+    reproduction: Reproduction,
+    claims: tuple[Claim, ...],
+    scale: Scale,
+    seeds: int,
+    experiments: Mapping[str, Experiment],
+) -> str:
+    """Claims and trainings as Markdown."""
+    lines = [f"# {reproduction.title}", ""]
+    lines += [f"`gossamer reproduce {reproduction.name} --scale {scale} --seeds {seeds}`", ""]
+    lines += ["| verdict | claim | in our runs |", "|---|---|---|"]
+    lines += [f"| **{claim.verdict}** | {claim.text} | {claim.evidence} |" for claim in claims]
+    lines += ["", "| training | agents | environments of each | length | seeds |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {name} | {each.agents} | {max(each.tasks // each.agents, 1) * each.copies} | {_length(each)} | "
+        f"{each.seeds} |"
+        for name, each in experiments.items()
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _length(experiment: Experiment) -> str:
+    """Of a training, in each environment."""
+    if isinstance(experiment.experience, Steps):
+        return f"{experiment.rounds * experiment.experience.steps:,} steps in each environment"
+    episodes = experiment.rounds * experiment.experience.episodes_per_environment
+    return f"{episodes:,} episodes in each environment"
 
 
 def _train_all(waiting: Mapping[str, Experiment], folders: Mapping[str, Path], processes: int) -> None:
