@@ -123,7 +123,7 @@ def test_without_mujoco_one_sentence_names_the_extra_and_the_rest_works(capsys, 
     monkeypatch.setitem(sys.modules, "mujoco", None)
     status, out, err = call(capsys, "train", "hopper-mass", "--out", "run")
     assert (status, out) == (2, "")
-    assert re.fullmatch(r"gossamer: [^\n]*mujoco[^\n]*pip install 'gossamer\[mujoco\]'[^\n]*\n", err), err
+    assert re.fullmatch(r"gossamer: [^\n]*mujoco[^\n]*pip install -e '\.\[mujoco\]'[^\n]*\n", err), err
     assert list(tmp_path.iterdir()) == []
     assert call(capsys, "list")[0] == 0
     assert call(capsys, "train", "cartpole-balance", *TINY, "--rounds", 1, "--out", "other")[0] == 0

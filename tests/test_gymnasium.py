@@ -375,7 +375,9 @@ def test_a_missing_package_of_an_environment_is_named(register):
 
 def test_gymnasium_missing_is_one_sentence_that_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium", None)
-    with pytest.raises(InputError, match=r"; pip install 'gossamer\[gymnasium\]' installs it$"):
+    with pytest.raises(
+        InputError, match=r"; the extra gymnasium has it: pip install -e '\.\[gymnasium\]' in the clone$"
+    ):
         GymnasiumEnvironment("CartPole-v1", time_limit=11)
 
 

@@ -378,6 +378,9 @@ def test_no_task_is_refused(family):
 @pytest.mark.parametrize("package", ["mujoco", "mujoco.batch", "gymnasium"])
 def test_a_missing_package_is_one_sentence_that_names_the_extra(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"{package}.*; pip install 'gossamer\[mujoco\]' installs both$"):
+    with pytest.raises(
+        InputError,
+        match=rf"{package}.*; the extra mujoco has both: pip install -e '\.\[mujoco\]' in the clone$",
+    ):
         HopperMass().simulate(mass(1.0), streams(1))
     HopperMass().task_set(3)  # needs neither

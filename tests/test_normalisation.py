@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer.normalisation import Moments
+from gossamer.runtimes.vectorised import consensus_distance
 
 
 @settings(max_examples=40, deadline=None)
@@ -42,3 +43,9 @@ def test_standardised_and_clipped(value, expected):
 def test_values_that_never_vary_do_not_divide_by_zero():
     seen = Moments.of(jnp.full((4, 1), 7.0), jnp.ones(4, bool))
     assert jnp.isfinite(seen.standardise(jnp.array([[7.0], [8.0]]))).all()
+
+
+def test_statistics_that_differ_are_no_distance_between_agents():
+    weights = jnp.array([[0.0], [2.0]])
+    seen = Moments(jnp.array([5.0, 900.0]), jnp.array([[1.0], [7.0]]), jnp.array([[2.0], [60.0]]))
+    assert consensus_distance({"weights": weights, "seen": seen}) == 1.0

@@ -85,6 +85,7 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 def _parse(function: Any, arguments: Sequence[str], command: str, **options: Any) -> Any:
     """Parse with tyro, but refuse unknown flags in one sentence."""
     program = f"{PROGRAM} {command}"
+    _refuse_repeated(arguments)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
     complaint = io.StringIO()
     try:
@@ -108,6 +109,16 @@ def _parse(function: Any, arguments: Sequence[str], command: str, **options: Any
         kind = "flag" if unknown[0].startswith("-") else "argument"
         raise InputError(f"unknown {kind} {unknown[0]}; {guess}{program} --help lists what is accepted")
     return parsed
+
+
+def _refuse_repeated(arguments: Sequence[str]) -> None:
+    """Of a flag given twice the parser would keep the last without a word."""
+    flags = [argument.partition("=")[0] for argument in arguments if re.match(r"--[a-z]", argument)]
+    twice = [flag for flag in flags if flags.count(flag) > 1]
+    if twice:
+        raise InputError(
+            f"{twice[0]} is given {flags.count(twice[0])} times; give it once, with all its values"
+        )
 
 
 def _sentence(box: str) -> str:
@@ -234,7 +245,7 @@ def _evaluate(arguments: list[str]) -> None:
     if options.tasks:
         others = tasks_named(load_experiment(options.run).environment, options.tasks)
     evaluation = evaluate(options.run, options.episodes, greedy, options.seed, others)
-    zero_shot = "-zero-shot" if options.tasks else ""
+    zero_shot = f"-zero-shot-{'+'.join(options.tasks)[:80]}" if options.tasks else ""
     path = write_evaluation(evaluation, options.run / f"evaluation-{options.policy}{zero_shot}.json")
     print(table(evaluation))
     print(path)
@@ -314,8 +325,8 @@ def _reproduce(arguments: list[str]) -> None:
         """Which one: gossamer list names them."""
         scale: Literal["quick", "paper"] = "quick"
         """quick fits two CPU cores; paper is the published size."""
-        seeds: int = 5
-        """Seeds of every training."""
+        seeds: int | None = None
+        """Seeds of every training; by default 5, or the published number at scale paper."""
         out: Path = Path("results")
         """Where a folder with the results is written."""
         runs: Path = Path("runs/reproduce")

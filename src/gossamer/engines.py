@@ -303,7 +303,7 @@ def _traffic(waves: list[list[Wave]]) -> Traffic:
 
     return Traffic(
         sent=of(lambda wave: wave.sent.sum()),
-        lost=of(lambda wave: (wave.lost | wave.overtaken).sum()),
+        lost=of(lambda wave: wave.lost.sum() + wave.overtaken.sum()),
         combined=of(lambda wave: (wave.age >= 0).sum()),
         total_age=of(lambda wave: wave.age[wave.age >= 0].sum()),
         oldest=of(lambda wave: wave.age.max(initial=0), np.max),

@@ -16,6 +16,7 @@ from jaxtyping import Array, Int
 from scipy.sparse import csr_array
 
 from gossamer.algorithms.a2c import A2C
+from gossamer.algorithms.protocol import Algorithm
 from gossamer.algorithms.siac import SiAC
 from gossamer.environments import Environment, HostEnvironment, TaskSet
 from gossamer.errors import InputError, require_at_least, require_choice
@@ -43,7 +44,7 @@ class Experiment:
     experience: Episodes | Steps = field(default_factory=Episodes)
     """How each agent collects what it learns from in a round."""
     tasks: int = 25
-    """Number of tasks, a grid over the family's two parameters; 1 is its standard single task."""
+    """Number of tasks of the family, a grid over its parameters or drawn from its task seed; 1 is its standard one."""
     agents: int = 25
     """Number of agents; either agents divide tasks or tasks divide agents."""
     copies: int = 1
@@ -61,7 +62,7 @@ class Experiment:
     record_every: int = 1
     """Rounds that share a line of the metrics; rounds and checkpoint_every must be multiples of it."""
     seed: int = 0
-    """Seed of every random choice but the topology's."""
+    """Seed of every random choice but the topology's and the tasks', which have seeds of their own."""
     seeds: int = 1
     """How many runs to make side by side, with seeds seed, seed + 1, ..."""
     checkpoint_every: int = 50
@@ -78,6 +79,8 @@ class Experiment:
                 raise InputError(
                     f"{name} is {getattr(self, name)}; it must be a multiple of record_every, {self.record_every}"
                 )
+        if not isinstance(self.algorithm, Algorithm):
+            raise InputError(f"algorithm is {self.algorithm!r:.60}; it must have the methods of Algorithm")
         if not isinstance(self.environment, Environment | HostEnvironment):
             raise InputError(f"environment is {self.environment!r}; it must have the methods of Environment")
         require_at_least("seed", self.seed, 0)
@@ -99,7 +102,6 @@ class Experiment:
             "topology": (str,),
             "weights": (str,),
             "experience": (Episodes, Steps),
-            "algorithm": (SiAC, A2C),
             "schedule": (Schedule,),
         }
         for name, classes in kinds.items():

@@ -3,8 +3,9 @@
 It knows neither observations nor rewards, nor who shares the statistics.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -13,7 +14,8 @@ class Moments(NamedTuple):
     """Number, mean and mean square of all values so far, per component.
 
     The mean square and not the variance, so that a weighted mean of several ``Moments`` is that of the pooled
-    values (where numbers are equal): diffusion may mix them like parameters.
+    values (where numbers are equal): diffusion may mix them like parameters. The price is precision: in float32 a
+    deviation below a thousandth of the mean is lost in rounding.
 
     Example:
         >>> seen = Moments.none(1).merged(Moments.of(jnp.array([[1.0], [3.0]]), jnp.array([True, True])))
@@ -57,3 +59,17 @@ class Moments(NamedTuple):
         """Values less their mean in standard deviations, clipped at ±``limit``."""
         mean, variance = (jnp.broadcast_to(each, values.shape) for each in (self.mean, self.variance))
         return jnp.clip((values - mean) / jnp.sqrt(variance + 1e-8), -limit, limit)
+
+
+def without_statistics(tree: Any) -> Any:
+    """A tree of parameters with nothing where it held ``Moments``.
+
+    Example:
+        >>> without_statistics({"weight": 1.0, "seen": Moments.none(2)})
+        {'seen': None, 'weight': 1.0}
+    """
+
+    def is_statistics(each: Any) -> bool:
+        return isinstance(each, Moments)
+
+    return jax.tree.map(lambda each: None if is_statistics(each) else each, tree, is_leaf=is_statistics)

@@ -40,7 +40,7 @@ def plot(
     """Draw returns and consensus distances of trainings over environment steps or rounds.
 
     A folder with several seeds is one curve: the mean over seeds, and its 95 % bootstrap interval. Returns are
-    means over all tasks of training episodes, smoothed over 20 rounds.
+    means over all tasks of training episodes, smoothed over 20 lines of the metrics.
 
     Args:
         runs: folders that ``train`` made.

@@ -179,7 +179,7 @@ def _make(id: str, arguments: tuple[Argument, ...], time_limit: int | None) -> A
     except ImportError as error:
         raise InputError(
             f"id is {id!r}, for which the package gymnasium is needed, and Python says: {error}; "
-            "pip install 'gossamer[gymnasium]' installs it"
+            "the extra gymnasium has it: pip install -e '.[gymnasium]' in the clone"
         ) from error
     try:
         # Importing and constructing environments warns about versions and other packages.

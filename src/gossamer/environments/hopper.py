@@ -340,5 +340,5 @@ def _import_mujoco() -> Any:
 def _missing(error: ImportError) -> InputError:
     return InputError(
         f"the Hopper needs the packages mujoco and gymnasium, and Python says: {error}; "
-        "pip install 'gossamer[mujoco]' installs both"
+        "the extra mujoco has both: pip install -e '.[mujoco]' in the clone"
     )

@@ -7,7 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 from jaxtyping import Float
+from matplotlib.figure import Figure
 
+from gossamer.analysis.statistics import relative_difference_interval
 from gossamer.environments import TaskSet
 from gossamer.environments.acrobot import EASY, HARD
 from gossamer.evaluate import evaluate
@@ -21,6 +23,7 @@ from gossamer.reproductions.measures import (
     interval,
     learning_curves,
     never_learned,
+    points,
 )
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, alike, higher
 
@@ -194,7 +197,15 @@ def table_1(runs: Runs) -> Findings:
                 f"{family}: an agent earns no more on its own task (published 0.07 ± 3.4 %)", advantage
             )
         )
-    return Findings(data, tuple(claims), None)
+    panels = {
+        family: {
+            name.removeprefix(f"{family}-"): row["median_percent"]
+            for name, row in rows.items()
+            if "-" in name
+        }
+        for family, rows in data.items()
+    }
+    return Findings(data, tuple(claims), points(panels, "Table I: relative deviation, median parameter", "%"))
 
 
 def table_2(runs: Runs) -> Findings:
@@ -215,7 +226,8 @@ def table_2(runs: Runs) -> Findings:
             )
             for better, worse, task in pairs
         ]
-    return Findings({"policy": _plain(tables), "published": _PUBLISHED_ZERO_SHOT}, tuple(claims), None)
+    data = {"policy": _plain(tables), "published": _PUBLISHED_ZERO_SHOT}
+    return Findings(data, tuple(claims), _zero_shot_picture(tables["sampled"]))
 
 
 def table_3(runs: Runs) -> Findings:
@@ -228,14 +240,25 @@ def table_3(runs: Runs) -> Findings:
     data, claims = {}, []
     for base, (sample, words), method in itertools.product(_SPECIALISED, _SAMPLES.items(), published):
         for task, percent in published[method].items():
-            reference = table[base][sample][task].mean()
-            relative = 100 * (table[method][sample][task] - reference) / abs(reference)
-            data.setdefault(base, {}).setdefault(sample, {}).setdefault(method, {})[task] = interval(relative)
-            better = relative if percent > 0 else -relative
+            estimate, low, high = relative_difference_interval(
+                table[method][sample][task], table[base][sample][task]
+            )
+            known = {"percent": estimate, "low": low, "high": high}
+            data.setdefault(base, {}).setdefault(sample, {}).setdefault(method, {})[task] = known
             where = f"{'above' if percent > 0 else 'below'} {_SPECIALISED[base]} on {task}"
             text = f"{words}: {method} {where} (published {percent} %)"
-            claims.append(higher(text, better, np.zeros_like(better), " %"))
-    return Findings({"percent_relative_to": data, "published": published}, tuple(claims), None)
+            holds = low > 0 if percent > 0 else high < 0
+            evidence = f"{estimate:.1f} % (95 % interval {low:.1f} to {high:.1f})"
+            claims.append(Claim(text, "holds" if holds else "does not hold", evidence))
+    panels = {
+        task: {
+            f"{method}, {_SAMPLES[sample]}": data["specialised"][sample][method][task]
+            for sample, method in itertools.product(_SAMPLES, published)
+        }
+        for task in ("train", "easy", "hard")
+    }
+    picture = points(panels, "Table III: zero-shot returns beside the specialised agents'", "%")
+    return Findings({"percent_relative_to": data, "published": published}, tuple(claims), picture)
 
 
 _SPECIALISED = {
@@ -324,6 +347,17 @@ def _early_and_final(begin: Mapping, end: Mapping) -> dict[str, object]:
     }
 
 
+def _zero_shot_picture(table: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> Figure:
+    panels = {
+        task: {
+            f"{method}, {_SAMPLES[sample]}": interval(table[method][sample][task])
+            for method, sample in itertools.product(table, _SAMPLES)
+        }
+        for task in ("train", "easy", "hard")
+    }
+    return points(panels, "Table II: zero-shot, sampled actions", "return")
+
+
 def _plain(tables: Mapping) -> dict[str, object]:
     return jax.tree.map(interval, dict(tables), is_leaf=lambda leaf: isinstance(leaf, np.ndarray))
 
@@ -342,7 +376,7 @@ REPRODUCTIONS: Mapping[str, Reproduction] = {
     for each in (
         Reproduction("diffdac-fig4", "Figure 4: Extreme Acrobot", trainings.acrobot_comparison, figure_4),
         Reproduction("diffdac-fig5", "Figure 5: Hopper", trainings.hopper_comparison, figure_5),
-        Reproduction("diffdac-fig6", "Figure 6: the network", trainings.balance_networks, figure_6),
+        Reproduction("diffdac-fig6", "Figure 6: the network", trainings.balance_networks, figure_6, 5),
         Reproduction(
             "diffdac-fig7",
             "Figure 7: noisy links",

@@ -14,6 +14,8 @@ from gossamer.analysis.consensus import RelativeDeviation, relative_deviation
 from gossamer.analysis.curves import Curve, read_curve
 from gossamer.analysis.pictures import colours
 from gossamer.analysis.statistics import bootstrap_interval, standard_error
+from gossamer.experiment import Experiment
+from gossamer.normalisation import without_statistics
 from gossamer.records import read_metrics
 from gossamer.train import load_experiment, restore_population, run_folders
 
@@ -21,15 +23,13 @@ _EARLY, _LATE = 0.2, 0.1  # shares of training
 
 
 def early(run: Path, share: float = _EARLY) -> Float[np.ndarray, " seed"]:
-    """Mean return of each seed in the first part of training."""
-    returns = read_curve(run).episodic_return
-    return np.nanmean(returns[:, : max(int(share * returns.shape[1]), 2)], axis=1)
+    """Mean return of each seed in the first part of training, of metrics as they were recorded."""
+    return np.array([np.nanmean(each[: max(int(share * len(each)), 2)]) for each in _returns(run)])
 
 
 def final(run: Path, share: float = _LATE) -> Float[np.ndarray, " seed"]:
-    """Mean return of each seed in the last part of training."""
-    returns = read_curve(run).episodic_return
-    return np.nanmean(returns[:, -max(int(share * returns.shape[1]), 1) :], axis=1)
+    """Mean return of each seed in the last part of training, of metrics as they were recorded."""
+    return np.array([np.nanmean(each[-max(int(share * len(each)), 1) :]) for each in _returns(run)])
 
 
 def final_by_task(run: Path, share: float = _LATE) -> Float[np.ndarray, "seed task"]:
@@ -47,7 +47,7 @@ def deviations(run: Path) -> list[RelativeDeviation]:
     """Relative deviation of the parameters of each seed's agents at the end."""
     _, parts, population = restore_population(run)
     messages = jax.vmap(jax.vmap(parts.algorithm.message))(population.learner)
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(messages)]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(without_statistics(messages))]
     return [relative_deviation([leaf[seed] for leaf in leaves]) for seed in range(len(leaves[0]))]
 
 
@@ -62,11 +62,14 @@ def interval(values: Float[np.ndarray, " seed"]) -> dict[str, Any]:
     }
 
 
-def steps_per_environment(run: Path) -> float:
-    """How many environments a run's steps are shared by."""
-    experiment, parts, _ = restore_population(run)
-    del experiment
-    return float(np.prod(parts.task_index.shape))
+def environments(experiment: Experiment) -> int:
+    """How many environments share an experiment's steps."""
+    return experiment.agents * environments_of_each(experiment)
+
+
+def environments_of_each(experiment: Experiment) -> int:
+    """How many environments each agent has."""
+    return max(experiment.tasks // experiment.agents, 1) * experiment.copies
 
 
 def learning_curves(
@@ -78,7 +81,7 @@ def learning_curves(
     for axis, (name, lines) in zip(axes, panels.items(), strict=True):
         palette = colours([kind for _, kind, _ in lines])
         for (label, _, run), colour in zip(lines, palette, strict=True):
-            _draw(axis, label, read_curve(run), steps_per_environment(run), colour)
+            _draw(axis, label, read_curve(run), environments(load_experiment(run)), colour)
         axis.set_title(name, fontsize="medium")
         axis.set_xlabel("steps in each environment (thousands)")
         axis.set_ylabel(f"return, mean over tasks (band: {band})")
@@ -89,6 +92,38 @@ def learning_curves(
     return figure
 
 
+def points(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str, unit: str) -> Figure:
+    """A panel for each name: a point and its 95 % interval for each label, one below the other.
+
+    Args:
+        panels: by name and label, the mean (``mean`` or ``percent``), ``low`` and ``high``.
+        title: of the picture.
+        unit: what the x axes count.
+    """
+    figure = Figure(figsize=(1.5 + 4.2 * len(panels), 3.4), dpi=150, layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    for axis, (name, rows) in zip(axes, panels.items(), strict=True):
+        place = -np.arange(len(rows))
+        mean = np.array([row.get("mean", row.get("percent")) for row in rows.values()])
+        low, high = (np.array([row[end] for row in rows.values()]) for end in ("low", "high"))
+        axis.hlines(place, low, high, color="#0072B2")
+        axis.plot(mean, place, "o", color="#0072B2")
+        axis.set_yticks(place, list(rows), fontsize="small")
+        axis.set_ylim(-len(rows) + 0.5, 0.5)
+        axis.set_title(name, fontsize="medium")
+        axis.set_xlabel(f"{unit} (95 % interval)")
+        axis.grid(axis="x", alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    return figure
+
+
+def _returns(run: Path) -> list[np.ndarray]:
+    """Of each seed, a number for each line of its metrics; NaN where no episode ended."""
+    rows = (read_metrics(folder / "metrics.jsonl") for folder in run_folders(run))
+    return [np.array([row["episodic_return"] for row in each], float) for each in rows]
+
+
 def _mean_by_task(folder: Path, share: float) -> Float[np.ndarray, " task"]:
     rows = read_metrics(folder / "metrics.jsonl")
     last = rows[-max(int(share * len(rows)), 1) :]
@@ -97,8 +132,8 @@ def _mean_by_task(folder: Path, share: float) -> Float[np.ndarray, " task"]:
     return np.divide(np.nansum(returns, 0), counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
-def _draw(axis: Axes, label: str, curve: Curve, environments: float, colour: str) -> None:
-    x, mean = curve.x / environments / 1000, curve.episodic_return.mean(0)
+def _draw(axis: Axes, label: str, curve: Curve, count: int, colour: str) -> None:
+    x, mean = curve.x / count / 1000, curve.episodic_return.mean(0)
     error = standard_error(curve.episodic_return)
     axis.plot(x, mean, color=colour, label=f"{label}, {len(curve.episodic_return)} seeds")
     axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)

@@ -39,6 +39,7 @@ class Reproduction:
     title: str
     trainings: Callable[[Scale, int], Trainings]
     conclude: Callable[[Runs], Findings]
+    published_seeds: int = 8
 
 
 def higher(text: str, first: np.ndarray, second: np.ndarray, unit: str = "") -> Claim:
@@ -48,6 +49,8 @@ def higher(text: str, first: np.ndarray, second: np.ndarray, unit: str = "") -> 
         >>> higher("a beats b", np.array([5.0, 6.0, 5.5]), np.array([1.0, 2.0, 1.5])).verdict
         'holds'
     """
+    if min(len(first), len(second)) < 2:
+        return _too_few(text, first, second, unit)
     difference, low, high = difference_interval(first, second)
     evidence = _evidence(first, second, difference, low, high, unit)
     if low > 0:
@@ -63,9 +66,19 @@ def alike(text: str, first: np.ndarray, second: np.ndarray, margin: float, unit:
         >>> alike("a equals b", np.array([5.0, 5.1]), np.array([5.0, 4.9]), margin=1.0).verdict
         'holds'
     """
+    if min(len(first), len(second)) < 2:
+        return _too_few(text, first, second, unit)
     difference, low, high = difference_interval(first, second)
     evidence = f"{_evidence(first, second, difference, low, high, unit)}; alike means within ±{margin:.3g}"
     return Claim(text, "holds" if -margin < low and high < margin else "does not hold", evidence)
+
+
+def _too_few(text: str, first: np.ndarray, second: np.ndarray, unit: str) -> Claim:
+    return Claim(
+        text,
+        "not run",
+        f"{first.mean():.2f}{unit} against {second.mean():.2f}{unit}; an interval needs two seeds of each",
+    )
 
 
 def _evidence(

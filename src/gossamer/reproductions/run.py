@@ -13,25 +13,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gossamer import checkpoints
-from gossamer.analysis.curves import read_curve
 from gossamer.analysis.pictures import save_picture
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.experience import Steps
 from gossamer.experiment import Experiment
 from gossamer.progress import Lines
 from gossamer.recipes.diffdac import Scale
-from gossamer.records import provenance, read_config, write_json
+from gossamer.records import provenance, read_config, read_metrics, write_json
+from gossamer.reproductions.measures import environments_of_each
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction
 from gossamer.train import Interrupted, load_experiment, resume, run_folders, train
+
+_QUICK_SEEDS = 5
 
 
 def reproduce(
     reproduction: Reproduction,
     scale: Scale = "quick",
-    seeds: int = 5,
+    seeds: int | None = None,
     out: Path = Path("results"),
     runs: Path = Path("runs/reproduce"),
     processes: int | None = None,
@@ -44,7 +44,7 @@ def reproduce(
     Args:
         reproduction: what to make.
         scale: ``quick`` fits two cores, ``paper`` is the published size.
-        seeds: of every training.
+        seeds: of every training; by default 5, or the published number at scale ``paper``.
         out: a folder of the reproduction's name is written here.
         runs: where trainings are kept.
         processes: trainings at once, each on a core of its own; by default one for each core.
@@ -57,8 +57,9 @@ def reproduce(
         Interrupted: it was asked to stop; trainings have saved themselves.
     """
     require_choice("scale", scale, ("quick", "paper"))
+    seeds = seeds if seeds is not None else _QUICK_SEEDS if scale == "quick" else reproduction.published_seeds
     require_at_least("seeds", seeds, 1)
-    processes = processes if processes is not None else len(os.sched_getaffinity(0))
+    processes = processes if processes is not None else len(_cores())
     require_at_least("processes", processes, 1)
     trainings = reproduction.trainings(scale, seeds)
     folders = {name: runs / scale / name for name in trainings}
@@ -146,8 +147,7 @@ def verdicts(
     lines += [f"| **{claim.verdict}** | {claim.text} | {claim.evidence} |" for claim in claims]
     lines += ["", "| training | agents | environments of each | length | seeds |", "|---|---|---|---|---|"]
     lines += [
-        f"| {name} | {each.agents} | {max(each.tasks // each.agents, 1) * each.copies} | {_length(each)} | "
-        f"{each.seeds} |"
+        f"| {name} | {each.agents} | {environments_of_each(each)} | {_length(each)} | {each.seeds} |"
         for name, each in experiments.items()
     ]
     return "\n".join([*lines, ""])
@@ -156,7 +156,8 @@ def verdicts(
 def _length(experiment: Experiment) -> str:
     """Of a training, in each environment."""
     if isinstance(experiment.experience, Steps):
-        return f"{experiment.rounds * experiment.experience.steps:,} steps in each environment"
+        steps = f"{experiment.rounds * experiment.experience.steps:,} steps in each environment"
+        return steps if experiment.schedule.synchronous else f"{steps}, less where agents rested"
     episodes = experiment.rounds * experiment.experience.episodes_per_environment
     return f"{episodes:,} episodes in each environment"
 
@@ -178,7 +179,7 @@ def _train_side_by_side(
     waiting: Mapping[str, Experiment], folders: Mapping[str, Path], processes: int
 ) -> None:
     context = multiprocessing.get_context("spawn")
-    cores, available = context.Queue(), sorted(os.sched_getaffinity(0))
+    cores, available = context.Queue(), _cores()
     for index in range(processes):
         cores.put(available[index % len(available)])
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_pin, initargs=(cores,)) as pool:
@@ -203,7 +204,15 @@ def _pin(cores: Any) -> None:
     In a session of its own it does not hear the terminal's Ctrl-C: the caller tells it to stop, once.
     """
     os.setsid()
-    os.sched_setaffinity(0, {cores.get()})
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {cores.get()})
+
+
+def _cores() -> list[int]:
+    """Those this process may use; only some systems tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _train_one(name: str, experiment: Experiment, folder: Path) -> None:
@@ -215,12 +224,17 @@ def _train_one(name: str, experiment: Experiment, folder: Path) -> None:
 
 
 def _write_curve(run: Path, out: Path) -> None:
-    """Environment steps and every seed's return."""
-    curve = read_curve(run)
+    """Every line of every seed's metrics, as recorded."""
+    names = ("round", "env_steps", "episodic_return", "consensus_distance")
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        seeds = [f"seed_{index}" for index in range(len(curve.episodic_return))]
-        writer.writerow(["env_steps", *seeds])
-        for x, row in zip(curve.x, curve.episodic_return.T, strict=True):
-            writer.writerow([round(float(x)), *("" if np.isnan(v) else f"{v:.3f}" for v in row)])
+        writer.writerow(["seed", *names])
+        for folder in run_folders(run):
+            seed = load_experiment(folder).seed
+            for row in read_metrics(folder / "metrics.jsonl"):
+                writer.writerow([seed, *(_cell(row[name]) for name in names)])
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gossamer.algorithms.protocol import Algorithm
 from gossamer.mixing import Mixer, mix
+from gossamer.normalisation import without_statistics
 from gossamer.rounds import AgentRound, Experience, act_and_adapt, learn_from
 from gossamer.runtimes.mailbox import AnyMailbox, Delivery
 from gossamer.types import Collected, Key, Learner, Message
@@ -251,6 +252,8 @@ def add_record(rows: RoundRecord, record: RoundRecord, slot: Int[Array, ""] | in
 def consensus_distance(messages: Message) -> Float[Array, ""]:
     """Root mean square distance of the agents to their mean, √(1/N Σ_k ‖x_k − x̄‖²).
 
+    Running statistics that are mixed too are not counted: they have other units and grow with time.
+
     Args:
         messages: a pytree with leaves ``[agent, ...]``.
 
@@ -264,7 +267,7 @@ def consensus_distance(messages: Message) -> Float[Array, ""]:
         mean = jnp.tensordot(jnp.full(leaf.shape[0], 1 / leaf.shape[0], leaf.dtype), leaf, axes=1)
         return jnp.sum((leaf - mean[None]) ** 2) / leaf.shape[0]
 
-    return jnp.sqrt(sum(map(squared, jax.tree.leaves(messages)), start=jnp.zeros(())))
+    return jnp.sqrt(sum(map(squared, jax.tree.leaves(without_statistics(messages))), start=jnp.zeros(())))
 
 
 def _act_and_adapt_all(

@@ -105,7 +105,8 @@ def _check_staleness(staleness: int | None, rule: str) -> None:
     require_at_least("staleness", staleness, 0)
     if rule != "most_recent":
         raise InputError(
-            f"staleness is {staleness}, but rule {rule} has no age limit; use most_recent or None"
+            f"staleness is {staleness}, but rule {rule} has no age limit; give the rule most_recent, or no "
+            "limit (--staleness None)"
         )
 
 

@@ -305,11 +305,14 @@ class Simulation:
         self._join(np.array([agent]), np.array([time]))
 
     def _best_edge(self, agent: int) -> int | None:
-        """The edge from the present neighbour whose message is newest; None if there is nothing to take over."""
+        """The edge from the present neighbour whose message is newest; None if none is new enough to take over."""
         edges = self._in_edges(agent)
         sender = self.links.sender[edges]
         posted = np.where(self._present[sender], self._posted[sender], 0)
         if self.schedule.rule == "push_sum" or not posted.any():
+            return None
+        limit = self.schedule.staleness
+        if limit is not None and self._version[agent] - posted.max() > limit:
             return None
         return edges.start + int(posted.argmax())
 
