@@ -91,7 +91,7 @@ def test_evaluates_on_tasks_in_words(capsys, run):
     status, out, _ = call(capsys, "evaluate", run, "--episodes", 1, "--tasks", "pole_mass=0.2,half_length=1")
     assert status == 0
     assert out.splitlines()[1].startswith("pole_mass 0.2, half_length 1")
-    assert out.splitlines()[-1] == str(run / "evaluation-greedy-zero-shot.json")
+    assert out.splitlines()[-1] == str(run / "evaluation-greedy-zero-shot-pole_mass=0.2,half_length=1.json")
     status, _, err = call(capsys, "evaluate", run, "--tasks", "easy")
     assert (status, err.count("\n")) == (2, 1)
     assert "'easy' is no task; give values of all parameters" in err
@@ -195,6 +195,10 @@ BAD = [
         "slow_agents names agent 25; it must be among 0 to 24",
     ),
     (("train", "acrobot", "--latency", "normal:mean=1"), "latency.*normal"),
+    (
+        recipe("--absences", "1", "2", "3", "--absences", "2", "2", "3"),
+        "--absences is given 2 times; give it once, with all its values",
+    ),
 ]
 
 

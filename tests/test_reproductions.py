@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from gossamer.analysis.consensus import relative_deviation
-from gossamer.analysis.statistics import difference_interval, standard_error
+from gossamer.analysis.statistics import (
+    difference_interval,
+    relative_difference_interval,
+    standard_error,
+)
 from gossamer.errors import InputError
 from gossamer.experiment import build
 from gossamer.recipes.diffdac import FAILURES
@@ -49,6 +53,38 @@ def test_difference_interval_against_the_normal_one():
     np.testing.assert_allclose(
         [low, high], [estimate - 1.96 * error, estimate + 1.96 * error], atol=0.08 * error
     )
+
+
+def test_one_seed_has_no_interval_and_no_verdict():
+    for claim in (
+        higher("a beats b", np.array([9.0]), LOW),
+        alike("a is b", HIGH, np.array([5.0]), margin=1.0),
+    ):
+        assert claim.verdict == "not run"
+        assert "an interval needs two seeds of each" in claim.evidence
+
+
+def test_a_ratio_is_as_uncertain_as_both_its_parts():
+    generator = np.random.default_rng(0)
+    steady, scattered = np.full(40, -50.0), generator.normal(-100, 40, 40)
+    estimate, low, high = relative_difference_interval(steady, scattered)
+    assert estimate == pytest.approx(100 * (-50 - scattered.mean()) / -scattered.mean())
+    # the delta method: the ratio of means has the relative error of its denominator
+    error = 100 * 50 / scattered.mean() ** 2 * scattered.std() / np.sqrt(40)
+    np.testing.assert_allclose(
+        [low, high], [estimate - 1.96 * error, estimate + 1.96 * error], atol=0.4 * error
+    )
+
+
+def test_early_and_late_are_read_off_the_lines_as_recorded(tmp_path):
+    """Ten lines: two are the first fifth, one the last tenth; nothing of the others leaks in."""
+    run = tmp_path / "run"
+    create_run(run, {"experiment": to_data(small_experiment())})
+    returns = [1.0, None, *[100.0] * 7, 9.0]
+    lines = (json.dumps({"episodic_return": each}) + "\n" for each in returns)
+    (run / "metrics.jsonl").write_text("".join(lines))
+    assert early(run).tolist() == [1.0]
+    assert final(run).tolist() == [9.0]
 
 
 def test_standard_error_equals_the_book():
@@ -154,7 +190,12 @@ def test_a_reproduction_writes_data_picture_and_verdicts_and_trains_once(tmp_pat
         re.fullmatch(r"\| ring \| 5 \| 5 \| \d+ episodes in each environment \| 2 \|", line)
         for line in written
     )
-    assert (folder / "ring.csv").read_text().startswith("env_steps,seed_0,seed_1\n")
+    curve = (folder / "ring.csv").read_text().splitlines()
+    rows = (tmp_path / "runs" / "quick" / "ring" / "seed-1" / "metrics.jsonl").read_text().splitlines()
+    last = json.loads(rows[-1])
+    assert curve[0] == "seed,round,env_steps,episodic_return,consensus_distance"
+    assert len(curve) == 1 + 2 * len(rows)
+    assert curve[-1].startswith(f"1,{last['round']},{last['env_steps']},{last['episodic_return']:.6g},")
     assert verdict_table(claims).splitlines()[0].endswith("the ring ends above isolated agents")
     capsys.readouterr()
     before = (tmp_path / "runs" / "quick" / "ring" / "seed-0" / "metrics.jsonl").read_bytes()

@@ -115,12 +115,12 @@ def noisy_acrobot(scale: Scale, seeds: int) -> Trainings:
 def noisy_hopper(scale: Scale, seeds: int) -> Trainings:
     """The Hopper half of figure 7.
 
-    Quick: three seeds at most, no failure and the two most frequent ones, under ``most_recent`` only.
+    Quick: three seeds at most, no failure and the most frequent one, under ``most_recent`` only.
     """
     every = noisy_links(HopperMass(), "noisy-hopper", _HOPPER_STEPS[scale], _few(scale, seeds, 3))
     if scale == "paper":
         return every
-    chosen = ("noisy-hopper-most-recent-0", "noisy-hopper-most-recent-0.6", "noisy-hopper-most-recent-0.8")
+    chosen = ("noisy-hopper-most-recent-0", "noisy-hopper-most-recent-0.8")
     return {name: every[name] for name in chosen}
 
 
