@@ -147,7 +147,16 @@ def figure_7(runs: Runs) -> Findings:
         end = {p: final(run) for p, run in known.items()}
         claims.append(higher(f"{family}, {rule}: slower at p = 0.8 than at p = 0", begin[0.0], begin[0.8]))
         claims.append(_similar(f"{family}, {rule}: similar at the end at p = 0.8", end[0.8], end[0.0]))
-        data[f"{family}-{rule}"] = _early_and_final(begin, end)
+        learned = {p: np.array(never_learned(run)) == 0 for p, run in known.items()}
+        if not all(each.all() for each in learned.values()):
+            text = (
+                f"{family}, {rule}: similar at the end at p = 0.8, of the seeds that learned anything (ours)"
+            )
+            claims.append(_similar(text, end[0.8][learned[0.8]], end[0.0][learned[0.0]]))
+        data[f"{family}-{rule}"] = {
+            **_early_and_final(begin, end),
+            "seeds_that_learned": {str(p): int(each.sum()) for p, each in learned.items()},
+        }
         panels[f"{family}, {rule.replace('-', ' ')}"] = [
             (f"p = {p:g}", f"failure {p:g}", run) for p, run in known.items()
         ]
