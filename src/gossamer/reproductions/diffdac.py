@@ -199,13 +199,13 @@ def table_1(runs: Runs) -> Findings:
         claims.append(
             higher(f"{family}: specialised agents differ more (medians over parameters)", special, ours, " %")
         )
+        text = f"{family}: an agent earns no more on its own task (published 0.07 ± 3.4 %)"
+        if family != "acrobot":
+            claims.append(Claim(text, "not run", "every agent on every task takes long on the host"))
+            continue
         advantage = _own_task_advantage(runs[f"{family}-diffusion"])
         data[family]["own_task_advantage_percent"] = interval(advantage)
-        claims.append(
-            _alike_percent(
-                f"{family}: an agent earns no more on its own task (published 0.07 ± 3.4 %)", advantage
-            )
-        )
+        claims.append(_alike_percent(text, advantage))
     panels = {
         family: {
             name.removeprefix(f"{family}-"): row["median_percent"]
