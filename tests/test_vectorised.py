@@ -8,8 +8,16 @@ import pytest
 from gossamer.algorithms import adapt, combine
 from gossamer.experience import Episodes
 from gossamer.experiment import build, initial_population
-from gossamer.rounds import act_and_adapt
-from gossamer.runtimes.vectorised import agent_key, consensus_distance, in_blocks, run_chunk
+from gossamer.rounds import AgentRound, act_and_adapt
+from gossamer.runtimes.vectorised import (
+    RoundRecord,
+    add_record,
+    agent_key,
+    consensus_distance,
+    in_blocks,
+    no_records,
+    run_chunk,
+)
 from small import small_experiment
 
 
@@ -269,3 +277,15 @@ def test_in_blocks_equals_vmap_for_every_size():
     numbers = jnp.arange(7.0)
     for block in range(1, 9):
         np.testing.assert_array_equal(in_blocks(jnp.square, block)(numbers), numbers**2)
+
+
+def test_a_record_remembers_a_round_that_was_not_finite():
+    report = AgentRound(jnp.zeros((1, 2)), (), jnp.zeros((1, 2)), {})
+
+    def record(*finite):
+        return RoundRecord(report, jnp.zeros(1), jnp.array([finite]))
+
+    rows = no_records(record(True, True), capacity=2)
+    for each in (record(False, True), record(True, True)):
+        rows = add_record(rows, each, 1)
+    assert rows.finite.tolist() == [[[True, True]], [[False, True]]]
