@@ -10,8 +10,9 @@ import pytest
 from gossamer.experience import Steps
 from gossamer.experiment import weigh_by
 from gossamer.mixing import plan
+from gossamer.rounds import agent_key
 from gossamer.runtimes.mailbox import Delivery, Mailbox, PushSumMailbox, total_mass
-from gossamer.runtimes.vectorised import agent_key, initialise, run_chunk
+from gossamer.runtimes.vectorised import initialise, run_chunk
 from gossamer.schedules import Links, Schedule, Simulation, latency_of, link_fails
 from gossamer.topologies import named
 from gossamer.types import Learner

@@ -8,11 +8,10 @@ import pytest
 from gossamer.algorithms import adapt, combine
 from gossamer.experience import Episodes
 from gossamer.experiment import build, initial_population
-from gossamer.rounds import AgentRound, act_and_adapt
+from gossamer.rounds import AgentRound, act_and_adapt, agent_key
 from gossamer.runtimes.vectorised import (
     RoundRecord,
     add_record,
-    agent_key,
     consensus_distance,
     in_blocks,
     no_records,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from gossamer.algorithms.protocol import Algorithm
 from gossamer.analysis.statistics import bootstrap_interval
@@ -232,7 +232,7 @@ def _act_for_episodes(
     params: Params,
     key: Key,
     step: Int[Array, ""] | int,
-    observation: Float[Array, "episode observation"],
+    observation: Real[Array, "episode observation"],
     greedy: bool,
 ) -> Array:
     if greedy:

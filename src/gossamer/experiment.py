@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from gossamer.algorithms.a2c import A2C
 from gossamer.algorithms.protocol import Algorithm
 from gossamer.algorithms.siac import SiAC
-from gossamer.environments import Environment, HostEnvironment, TaskSet
+from gossamer.environments import Environment, HostEnvironment, TaskSet, spaces_of
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.experience.device import Episodes, Steps
 from gossamer.mixing import RULES, Mixer, is_strongly_connected, named_rule, plan, read_matrix, weigh
@@ -26,7 +26,7 @@ from gossamer.runtimes.mailbox import AnyMailbox, Mailbox, PushSumMailbox
 from gossamer.runtimes.vectorised import InitialParameters, Population, initialise
 from gossamer.schedules import Links, Schedule, Simulation
 from gossamer.topologies import Topology, named, require_connected
-from gossamer.types import Box, Spaces
+from gossamer.types import Box
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ def _require_mixing(topology: Topology, weights: tuple[csr_array, ...]) -> None:
 def _fitted(experiment: Experiment) -> SiAC | A2C:
     """The algorithm with the environment's spaces."""
     environment, algorithm = experiment.environment, experiment.algorithm
-    spaces = Spaces(environment.observation_size, environment.action_space)
+    spaces = spaces_of(environment)
     if isinstance(algorithm, SiAC) and not (
         isinstance(spaces.action, Box) and np.isfinite(spaces.action.bound)
     ):

@@ -23,6 +23,15 @@ class Experience(Protocol):
         ...
 
 
+def agent_key(seed: Int[Array, ""], agent: Int[Array, ""], round: Int[Array, ""]) -> Key:
+    """The key of one agent in one round: fold_in(fold_in(key(seed), agent), round).
+
+    Nothing depends on how many agents there are, so that adding, sharding or restarting agents changes no
+    stream. Round 0 is the initialisation.
+    """
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), agent), round)
+
+
 class AgentRound(NamedTuple):
     """What one agent reports of one round, as sums: reports of several rounds add up to one of them together.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, Real
 
 Key: TypeAlias = PRNGKeyArray
 Params: TypeAlias = Any  # a pytree of float arrays
@@ -49,20 +49,40 @@ class Discrete:
     size: int
 
 
+@dataclass(frozen=True)
+class Frames:
+    """How an observation that is an image lies in its vector: ``stack`` grey frames, oldest first, row by row.
+
+    Example:
+        >>> Frames(stack=4, height=84, width=84).size
+        28224
+    """
+
+    stack: int
+    height: int
+    width: int
+
+    @property
+    def size(self) -> int:
+        """Number of components of the vector, each a brightness in 0..255."""
+        return self.stack * self.height * self.width
+
+
 class Trajectory(NamedTuple):
     """What one agent collected for one update: real transitions where ``mask`` is true, padding elsewhere.
 
     ``terminated`` says that the task itself ended the episode (no value follows), ``truncated`` that the time
     limit did (a value follows, that of ``next_observation``). ``task[e]`` numbers the environment whose
     transitions stand in column ``e``: with E episodes per environment, E columns share a number. An action of a
-    ``Box`` has an axis for its components, one of a ``Discrete`` has none.
+    ``Box`` has an axis for its components, one of a ``Discrete`` has none. Observations are vectors of numbers, or
+    of bytes where they are images (``Frames``).
     """
 
-    observation: Float[Array, "time env observation"]
+    observation: Real[Array, "time env observation"]
     action: Num[Array, "time env *action"]
     log_prob: Float[Array, "time env"]
     reward: Float[Array, "time env"]
-    next_observation: Float[Array, "time env observation"]
+    next_observation: Real[Array, "time env observation"]
     terminated: Bool[Array, "time env"]
     truncated: Bool[Array, "time env"]
     mask: Bool[Array, "time env"]
@@ -134,7 +154,8 @@ class Learner(NamedTuple):
 
 @dataclass(frozen=True)
 class Spaces:
-    """What an agent sees and does: components of an observation, and the space of its actions."""
+    """What an agent sees and does: components of an observation, its actions, and the image that it sees, if any."""
 
     observation_size: int
     action: Box | Discrete
+    frames: Frames | None = None

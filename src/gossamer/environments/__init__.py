@@ -5,7 +5,15 @@ from gossamer.environments.cartpole import CartPoleBalance, CartPoleState, CartP
 from gossamer.environments.gymnasium import GymnasiumEnvironment, GymnasiumTask
 from gossamer.environments.hopper import HopperMass, HopperMassTask, HopperWind, HopperWindTask
 from gossamer.environments.pendulum import Pendulum, PendulumState, PendulumTask
-from gossamer.environments.protocol import Environment, HostEnvironment, HostStep, Simulators, Step
+from gossamer.environments.protocol import (
+    Environment,
+    HostEnvironment,
+    HostStep,
+    Pixels,
+    Simulators,
+    Step,
+    spaces_of,
+)
 from gossamer.environments.tasks import TaskSet
 
 __all__ = [
@@ -28,7 +36,9 @@ __all__ = [
     "Pendulum",
     "PendulumState",
     "PendulumTask",
+    "Pixels",
     "Simulators",
     "Step",
     "TaskSet",
+    "spaces_of",
 ]

@@ -8,10 +8,10 @@ experience that steps it.
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num, Real
 
 from gossamer.environments.tasks import TaskSet
-from gossamer.types import Box, Discrete, Key
+from gossamer.types import Box, Discrete, Frames, Key, Spaces
 
 
 class Step(NamedTuple):
@@ -64,13 +64,16 @@ class Environment(Protocol):
 class HostStep(NamedTuple):
     """What one action of every simulator led to, before any of them starts anew.
 
-    ``observation`` is that of the state the action led to, also where the episode ended there.
+    ``observation`` is that of the state the action led to, also where the episode ended there. ``finished`` says
+    where a return is reported, which is every end of an episode unless it is given: a life lost may end an episode
+    for the learner while the game and its score go on.
     """
 
-    observation: Float[np.ndarray, "simulator observation"]
+    observation: Real[np.ndarray, "simulator observation"]
     reward: Float[np.ndarray, " simulator"]
     terminated: Bool[np.ndarray, " simulator"]
     truncated: Bool[np.ndarray, " simulator"]
+    finished: Bool[np.ndarray, " simulator"] | None = None
 
 
 @runtime_checkable
@@ -80,7 +83,7 @@ class Simulators(Protocol):
     The runtime decides when one starts anew: it calls ``reset`` for those whose episode has ended.
     """
 
-    def reset(self, which: Bool[np.ndarray, " simulator"]) -> Float[np.ndarray, "simulator observation"]:
+    def reset(self, which: Bool[np.ndarray, " simulator"]) -> Real[np.ndarray, "simulator observation"]:
         """Start new episodes where ``which`` is true; rows of the others are meaningless."""
         ...
 
@@ -134,3 +137,25 @@ class HostEnvironment(Protocol):
             streams: (seed, agent, env) of each: where its random numbers come from, and nothing else.
         """
         ...
+
+
+@runtime_checkable
+class Pixels(Protocol):
+    """What an environment has besides if its observations are images."""
+
+    @property
+    def frames(self) -> Frames:
+        """How the image lies in the vector of an observation, whose numbers are bytes (uint8)."""
+        ...
+
+
+def spaces_of(environment: Environment | HostEnvironment) -> Spaces:
+    """What an agent of an environment sees and does.
+
+    Example:
+        >>> from gossamer.environments import Pendulum
+        >>> spaces_of(Pendulum())
+        Spaces(observation_size=3, action=Box(size=1, bound=2.0), frames=None)
+    """
+    frames = environment.frames if isinstance(environment, Pixels) else None
+    return Spaces(environment.observation_size, environment.action_space, frames)

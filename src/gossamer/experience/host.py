@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from gossamer.environments.protocol import HostEnvironment
+from gossamer.environments.protocol import HostEnvironment, Pixels
 from gossamer.types import Collected, Finished, Trajectory
 
 # From the number of the step and observations [seed, agent, env, ...]: actions and log-probabilities.
@@ -38,11 +38,13 @@ class HostSteps:
             lambda leaf: np.broadcast_to(np.asarray(leaf), self._shape).reshape(-1), tasks
         )
         self._simulators = environment.simulate(every_task, streams)
-        self._observation = np.zeros((len(streams), environment.observation_size), np.float32)
+        kind = np.uint8 if isinstance(environment, Pixels) else np.float32
+        self._observation = np.zeros((len(streams), environment.observation_size), kind)
         self._elapsed, self._earned = np.zeros(len(streams), np.int64), np.zeros(len(streams))
 
     def start(self) -> None:
         """Begin an episode everywhere."""
+        self._elapsed[:], self._earned[:] = 0, 0.0
         self._begin(np.ones(len(self._elapsed), bool))
 
     def collect(self, act: ActForAll, active: Bool[np.ndarray, "seed agent"] | None = None) -> Collected:
@@ -58,20 +60,20 @@ class HostSteps:
             else np.broadcast_to(np.asarray(active)[..., None], self._shape)
         )
         which = which.reshape(-1)
-        rows, finished = [], [np.zeros(len(which)) for _ in Finished._fields]
+        rows, totals = [], [np.zeros(len(which)) for _ in Finished._fields]
         for step in range(self._steps):
-            row, ended = self._step(act, step, which)
+            row, ended, finished = self._step(act, step, which)
             rows.append(row)
-            for total, part in zip(
-                finished, (ended, self._earned * ended, self._elapsed * ended), strict=True
-            ):
+            counted = (finished, self._earned * finished, self._elapsed * finished)
+            for total, part in zip(totals, counted, strict=True):
                 total += part
+            self._elapsed[finished], self._earned[finished] = 0, 0.0
             self._begin(ended)
         columns = (jnp.asarray(self._by_agent(np.stack(column))) for column in zip(*rows, strict=True))
         task = jnp.broadcast_to(jnp.arange(self._shape[2]), self._shape)
         trajectory = Trajectory(*columns, task=task)
-        totals = Finished(*(total.reshape(self._shape).astype(np.float32) for total in finished))
-        return Collected((), trajectory, totals)
+        sums = Finished(*(total.reshape(self._shape).astype(np.float32) for total in totals))
+        return Collected((), trajectory, sums)
 
     @property
     def remembers(self) -> bool:
@@ -101,7 +103,8 @@ class HostSteps:
 
     def _step(
         self, act: ActForAll, step: int, which: np.ndarray
-    ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
+        """A row of the trajectory, which episodes ended with it, and whose returns are to be reported."""
         observation = self._observation.copy()
         action, log_prob = act(step, jnp.asarray(observation.reshape(*self._shape, -1)))
         action = np.asarray(action)
@@ -109,7 +112,7 @@ class HostSteps:
         taken = self._simulators.step(action, which)
         self._elapsed += which
         self._earned += np.where(which, taken.reward, 0.0)
-        after = np.where(which[:, None], taken.observation, observation).astype(np.float32)
+        after = np.where(which[:, None], taken.observation, observation).astype(observation.dtype)
         self._observation = after.copy()
         row = (
             observation,
@@ -121,12 +124,12 @@ class HostSteps:
             which & taken.truncated & ~taken.terminated,
             np.ones_like(which),
         )
-        return row, which & (taken.terminated | taken.truncated)
+        ended = which & (taken.terminated | taken.truncated)
+        return row, ended, ended if taken.finished is None else which & taken.finished
 
     def _begin(self, which: np.ndarray) -> None:
         if which.any():
             self._observation[which] = self._simulators.reset(which)[which]
-            self._elapsed[which], self._earned[which] = 0, 0.0
 
     def _by_agent(self, column: np.ndarray) -> np.ndarray:
         """From ``[time, simulator, ...]`` to ``[seed, agent, time, env, ...]``."""

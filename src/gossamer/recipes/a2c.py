@@ -14,11 +14,11 @@ from gossamer.environments import (
     HopperMass,
     HopperWind,
     HostEnvironment,
+    spaces_of,
 )
 from gossamer.experience.device import Steps
 from gossamer.experiment import Experiment
 from gossamer.schedules import Schedule
-from gossamer.types import Spaces
 
 PUBLISHED_ASYNCHRONY = Schedule(
     rule="most_recent",
@@ -99,7 +99,7 @@ def diffusion(environment: Environment | HostEnvironment, steps: int = 600_000) 
     rounds = max(steps // (horizon * every), 1) * every
     return Experiment(
         environment=environment,
-        algorithm=A2C(Spaces(environment.observation_size, environment.action_space)),
+        algorithm=A2C(spaces_of(environment)),
         experience=Steps(horizon),
         topology="ring",
         schedule=PUBLISHED_ASYNCHRONY,

@@ -7,10 +7,9 @@ neighbour. Agents, networks and optimisers are appendix A.1's, tasks appendices 
 from dataclasses import replace
 
 from gossamer.algorithms.siac import SiAC
-from gossamer.environments import CartPoleBalance, CartPoleSwingUp, Environment, Pendulum
+from gossamer.environments import CartPoleBalance, CartPoleSwingUp, Environment, Pendulum, spaces_of
 from gossamer.experience.device import Episodes
 from gossamer.experiment import Experiment
-from gossamer.types import Spaces
 
 
 def cartpole_balance() -> Experiment:
@@ -61,7 +60,9 @@ def centralised(experiment: Experiment) -> Experiment:
 
 
 def _diffusion(environment: Environment, episodes: int, rounds: int) -> Experiment:
-    spaces = Spaces(environment.observation_size, environment.action_space)
     return Experiment(
-        environment=environment, algorithm=SiAC(spaces), experience=Episodes(episodes), rounds=rounds
+        environment=environment,
+        algorithm=SiAC(spaces_of(environment)),
+        experience=Episodes(episodes),
+        rounds=rounds,
     )

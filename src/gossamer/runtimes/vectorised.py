@@ -10,14 +10,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Real
 
 from gossamer.algorithms.protocol import Algorithm
 from gossamer.mixing import Mixer, mix
 from gossamer.normalisation import without_statistics
-from gossamer.rounds import AgentRound, Experience, act_and_adapt, learn_from
+from gossamer.rounds import AgentRound, Experience, act_and_adapt, agent_key, learn_from
 from gossamer.runtimes.mailbox import AnyMailbox, Delivery
-from gossamer.types import Collected, Key, Learner, Message
+from gossamer.types import Collected, Learner, Message
 
 InitialParameters: TypeAlias = Literal["independent", "shared"]
 
@@ -46,15 +46,6 @@ class RoundRecord(NamedTuple):
     agents: AgentRound
     consensus_distance: Float[Array, " seed"]
     finite: Bool[Array, "seed agent"]
-
-
-def agent_key(seed: Int[Array, ""], agent: Int[Array, ""], round: Int[Array, ""]) -> Key:
-    """The key of one agent in one round: fold_in(fold_in(key(seed), agent), round).
-
-    Nothing depends on how many agents there are, so that adding, sharding or restarting agents changes no
-    stream. Round 0 is the initialisation.
-    """
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), agent), round)
 
 
 @partial(jax.jit, static_argnames=("agents", "initial_parameters", "environment", "experience", "block"))
@@ -169,7 +160,7 @@ def act_for_all(
     seeds: Int[Array, " seed"],
     done: Int[Array, ""],
     step: Int[Array, ""] | int,
-    observations: Float[Array, "seed agent env observation"],
+    observations: Real[Array, "seed agent env observation"],
 ) -> tuple[Array, Array]:
     """Actions and log-probabilities for what all agents see on the host in one step of round ``done`` + 1."""
 
