@@ -12,7 +12,7 @@ from gossamer.algorithms.hyperparameters import traced
 from gossamer.engines import DeviceEngine, HostEngine, Report, Traffic, engine_of
 from gossamer.errors import InputError
 from gossamer.experience import Episodes, Steps
-from gossamer.experience.host import HostSteps
+from gossamer.experience.host import HostSteps, streams_of
 from gossamer.experiment import Experiment, build
 from gossamer.schedules import Schedule
 from gossamer.types import Box, Spaces
@@ -145,7 +145,8 @@ def test_simulators_that_cannot_tell_their_state_start_new_episodes():
 
 def test_resting_agents_are_not_stepped():
     tasks = Countdown(np.full((2, 1), 3.0, np.float32))
-    steps = HostSteps(OnHost(CountdownEnvironment()), 4, tasks, np.array([0, 5]))
+    streams = streams_of(np.array([0, 5]), np.arange(2), environments=1)
+    steps = HostSteps(OnHost(CountdownEnvironment()), 4, tasks, streams)
     steps.start()
 
     def act(step, observations):

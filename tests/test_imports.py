@@ -12,6 +12,7 @@ ROOT = Path(gossamer.__file__).parent
 LAYERS = [
     "errors",
     "types",
+    "compilation",
     "topologies",
     "mixing",
     "schedules",
@@ -26,6 +27,8 @@ LAYERS = [
     "runtimes",
     "serialization",
     "records",
+    "certificate",
+    "power",
     "checkpoints",
     "experiment",
     "recipes",

@@ -7,7 +7,7 @@ everything else. Nothing here runs, reads or writes a run.
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +22,14 @@ from gossamer.environments import Environment, HostEnvironment, TaskSet, spaces_
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.experience.device import Episodes, Steps
 from gossamer.mixing import RULES, Mixer, is_strongly_connected, named_rule, plan, read_matrix, weigh
+from gossamer.runtimes.inbox import Patience
 from gossamer.runtimes.mailbox import AnyMailbox, Mailbox, PushSumMailbox
 from gossamer.runtimes.vectorised import InitialParameters, Population, initialise
 from gossamer.schedules import Links, Schedule, Simulation
 from gossamer.topologies import Topology, named, require_connected
 from gossamer.types import Box
+
+Runtime: TypeAlias = Literal["vectorised", "threads", "all_reduce", "a3c"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class Experiment:
     """How much an agent believes its neighbours: a weight rule, or the path of a matrix file."""
     schedule: Schedule = field(default_factory=Schedule)
     """What departs from lockstep: failing links, late messages, slow or absent agents. Nothing by default."""
+    runtime: Runtime = "vectorised"
+    """One program for all agents, a thread for each, or workers around one learner: all_reduce (A2C) and a3c."""
+    workers: int = 1
+    """Workers that divide the environments of the one agent of all_reduce and a3c."""
+    patience: Patience = field(default_factory=Patience)
+    """How long an agent in a thread waits for a peer where its rule makes it wait."""
     initial_parameters: InitialParameters = "independent"
     """Each agent's own initial parameters (Diff-DAC's Algorithm 1), or the same for all."""
     rounds: int = 300
@@ -72,7 +81,16 @@ class Experiment:
 
     def __post_init__(self) -> None:
         self._check_types()
-        for name in ("tasks", "agents", "copies", "rounds", "seeds", "checkpoint_every", "record_every"):
+        for name in (
+            "tasks",
+            "agents",
+            "copies",
+            "rounds",
+            "seeds",
+            "checkpoint_every",
+            "record_every",
+            "workers",
+        ):
             require_at_least(name, getattr(self, name), 1)
         for name in ("rounds", "checkpoint_every"):
             if getattr(self, name) % self.record_every:
@@ -90,11 +108,22 @@ class Experiment:
             raise InputError(
                 f"seed is {self.seed}; with {self.seeds} seeds it must be below {2**31 - self.seeds}"
             )
+        require_choice("runtime", self.runtime, get_args(Runtime))
         require_choice("initial_parameters", self.initial_parameters, ("independent", "shared"))
 
     def _check_types(self) -> None:
         """A configuration may come from a file that a person changed."""
-        counts = ("tasks", "agents", "copies", "rounds", "seed", "seeds", "checkpoint_every", "record_every")
+        counts = (
+            "tasks",
+            "agents",
+            "copies",
+            "rounds",
+            "seed",
+            "seeds",
+            "checkpoint_every",
+            "record_every",
+            "workers",
+        )
         for name in (*counts, *(("block",) if self.block is not None else ())):
             if type(getattr(self, name)) is not int:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be a whole number")
@@ -103,6 +132,7 @@ class Experiment:
             "weights": (str,),
             "experience": (Episodes, Steps),
             "schedule": (Schedule,),
+            "patience": (Patience,),
         }
         for name, classes in kinds.items():
             if not isinstance(getattr(self, name), classes):
@@ -152,7 +182,8 @@ def build(experiment: Experiment) -> Parts:
     _require_mixing(topology, weights)
     algorithm = _fitted(experiment)
     links = Links.of(weights)
-    mailbox = _mailbox(experiment.schedule, links)
+    _require_runtime(experiment, tasks)
+    mailbox = _mailbox(experiment.schedule, links) if experiment.runtime == "vectorised" else None
     _require_memory(experiment, population_shape(algorithm, experiment, mailbox, tasks))
     columns = jax.tree.leaves(tasks)[0].shape[1] * _columns_per_environment(experiment)
     return Parts(
@@ -237,6 +268,53 @@ def _require_mixing(topology: Topology, weights: tuple[csr_array, ...]) -> None:
         raise InputError(
             f"the weights leave the {topology.agents} agents of {topology.name} in parts that never hear each "
             "other; give weights above 0 along a path between any two, or choose the topology isolated"
+        )
+
+
+def _require_runtime(experiment: Experiment, tasks: Any) -> None:
+    """Refuse what only a simulated schedule can do, and workers that do not fit."""
+    runtime, schedule = experiment.runtime, experiment.schedule
+    if runtime in ("vectorised", "threads") and experiment.workers != 1:
+        raise InputError(
+            f"workers is {experiment.workers}; the runtime {runtime} takes 1, all_reduce and a3c take more"
+        )
+    if runtime == "vectorised":
+        return
+    simulated = [
+        name
+        for name in ("wake_probability", "compute_time", "latency", "absences")
+        if getattr(schedule, name) != getattr(Schedule(), name)
+    ]
+    if simulated:
+        raise InputError(
+            f"{simulated[0]} is {getattr(schedule, simulated[0])!r}, which only the runtime vectorised simulates; "
+            f"in {runtime} things take as long as they take"
+        )
+    if runtime == "threads":
+        _require_threads(schedule)
+        return
+    environments = jax.tree.leaves(tasks)[0].shape[1]
+    if experiment.agents != 1:
+        raise InputError(
+            f"agents is {experiment.agents}; the runtime {runtime} has 1, and workers that share it"
+        )
+    if schedule != Schedule():
+        raise InputError(
+            f"the schedule is {schedule}; the runtime {runtime} has no peers and takes the default"
+        )
+    if environments % experiment.workers:
+        raise InputError(
+            f"workers is {experiment.workers}; it must divide the agent's {environments} environments"
+        )
+
+
+def _require_threads(schedule: Schedule) -> None:
+    if schedule.rule == "push_sum":
+        raise InputError("rule is 'push_sum', which only the runtime vectorised has; give another rule")
+    faster = [agent for agent, factor in schedule.slow_agents if factor < 1]
+    if faster:
+        raise InputError(
+            f"slow_agents makes agent {faster[0]} faster; in threads a factor must be at least 1"
         )
 
 

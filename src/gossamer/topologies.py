@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Int
 from scipy.sparse import coo_array, csgraph, csr_array
 
-from gossamer.errors import InputError
+from gossamer.errors import InputError, require_at_least
 
 Edges = Int[np.ndarray, "_ 2"]  # (receiver, sender), one row per edge
 
@@ -165,14 +165,25 @@ def ring(agents: int) -> Topology:
     return _static("ring", agents, _both_ways(_shifted(agents, 1)))
 
 
-def directed_ring(agents: int) -> Topology:
-    """Agent i hears i - 1 only, modulo the number of agents (GALA's graph).
+def directed_ring(agents: int, peers: int = 1) -> Topology:
+    """Agent i hears i - 1, or i - 1 to i - ``peers``, modulo the number of agents (GALA's graph).
+
+    Raises:
+        InputError: fewer than one peer, or as many peers as agents or more.
 
     Example:
         >>> directed_ring(3).phases[0].tolist()
         [[0, 2], [1, 0], [2, 1]]
+        >>> directed_ring(4, peers=2).in_degrees().tolist()
+        [2, 2, 2, 2]
     """
-    return _static("directed_ring", agents, _shifted(agents, 1))
+    require_at_least("peers", peers, 1)
+    if peers >= agents > 1:
+        raise InputError(
+            f"peers is {peers}; a ring of {agents} agents gives each at most {agents - 1} peers"
+        )
+    name = "directed_ring" if peers == 1 else f"directed_ring:peers={peers}"
+    return _static(name, agents, *(_shifted(agents, step) for step in range(1, peers + 1)))
 
 
 def line(agents: int) -> Topology:

@@ -80,6 +80,9 @@ def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -
     """
     experiment = _with_absolute_paths(experiment)
     parts = build(experiment)
+    if _seed_by_seed(experiment):
+        _make_runs(experiment, out)
+        return _resume_seeds(experiment, out, None, reporter)
     with _stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
         create_run(out, _config(experiment, parts, engine))
         _start(experiment, parts, engine, out, reporter or Silent(), stop)
@@ -104,6 +107,8 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
     experiment = load_experiment(run)
     if rounds is not None:
         experiment = replace(experiment, rounds=rounds)
+    if _seed_by_seed(experiment):
+        return _resume_seeds(experiment, run, rounds, reporter)
     parts = build(experiment)
     _require_same_streams(run, parts)
     folders = run_folders(run)
@@ -292,6 +297,32 @@ def _start(
         _drive(experiment, parts, engine, population, logs, out, reporter, stop)
 
 
+def _seed_by_seed(experiment: Experiment) -> bool:
+    """Whether seeds are trained one after the other: threads have no axis for them."""
+    return experiment.runtime != "vectorised" and experiment.seeds > 1
+
+
+def _make_runs(experiment: Experiment, out: Path) -> None:
+    """The folders of seeds that are trained one after the other, each a run that has not begun."""
+    single = replace(experiment, seeds=1)
+    parts = build(single)
+    with closing(engine_of(single, parts)) as engine:
+        config = _config(experiment, parts, engine)
+    create_run(out, config)
+    _make_seed_folders(experiment, config, out)
+
+
+def _resume_seeds(experiment: Experiment, out: Path, rounds: int | None, reporter: Reporter | None) -> Path:
+    for folder in run_folders(out):
+        try:
+            resume(folder, rounds, reporter)
+        except Interrupted as interruption:
+            raise Interrupted(str(interruption).replace(str(folder), str(out))) from None
+    if rounds is not None:
+        _extend({out}, rounds)
+    return out
+
+
 def _make_seed_folders(experiment: Experiment, config: dict[str, Any], out: Path) -> list[Path]:
     """The folders of the seeds; those that an interrupted call made already are left as they are."""
     if experiment.seeds == 1:
@@ -352,7 +383,7 @@ def _saved_shape(experiment: Experiment, parts: Parts) -> Any:
     What lives on the host is an array of the host, whose double precision a device would lose.
     """
     population = population_shape(parts.algorithm, experiment, parts.mailbox, parts.tasks)
-    if on_host(parts.environment):
+    if on_host(parts.environment) or experiment.runtime != "vectorised":
         single = parts._replace(seeds=parts.seeds[:1])
         with closing(engine_of(replace(experiment, seeds=1), single)) as engine:
             population = engine.saved(engine.start())

@@ -90,7 +90,10 @@ class Simulators(Protocol):
     def step(
         self, action: Num[np.ndarray, "simulator *action"], which: Bool[np.ndarray, " simulator"]
     ) -> HostStep:
-        """Advance those where ``which`` is true by one action each; rows of the others are meaningless."""
+        """Advance those where ``which`` is true by one action each; rows of the others are meaningless.
+
+        The arrays are the caller's from then on: the next step does not write to them.
+        """
         ...
 
     def state(self) -> Any | None:

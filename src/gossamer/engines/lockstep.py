@@ -1,111 +1,33 @@
-"""What advances a population by some rounds: the device alone, or the host's simulators and the device in turn.
+"""A population that moves together: the device alone, or the host's simulators and the device in turn.
 
-It brings together the parts of an experiment, its runtime and its schedule; folders and progress are not its.
+It brings together the parts of an experiment, the vectorised runtime and a simulated schedule.
 """
 
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from gossamer.engines.protocol import Report, Resume, Traffic, stretches
 from gossamer.experience.device import Steps
-from gossamer.experience.host import HostSteps
-from gossamer.experiment import Experiment, Parts, initial_population, on_host
+from gossamer.experience.host import HostSteps, streams_of
+from gossamer.experiment import Experiment, Parts, initial_population
 from gossamer.runtimes.mailbox import Delivery
 from gossamer.runtimes.vectorised import (
     Population,
-    RoundRecord,
     act_for_all,
     learn_for_all,
     run_chunk,
 )
 from gossamer.schedules import Simulation, Wave
 
-Resume: TypeAlias = Literal["exact", "learner-exact"]
-
 MOST_ROUNDS = 256  # in one call; their deliveries lie in memory together
 _RECORDS = 64
-
-
-class Traffic(NamedTuple):
-    """Messages of some rounds, per seed: handed to links, lost on them, combined; ages in updates."""
-
-    sent: Int[np.ndarray, " seed"]
-    lost: Int[np.ndarray, " seed"]
-    combined: Int[np.ndarray, " seed"]
-    total_age: Int[np.ndarray, " seed"]
-    oldest: Int[np.ndarray, " seed"]
-
-    @classmethod
-    def none(cls, seeds: int) -> "Traffic":
-        """No message."""
-        return cls(*(np.zeros(seeds, np.int64) for _ in cls._fields))
-
-    def and_then(self, later: "Traffic") -> "Traffic":
-        """That of both stretches of rounds."""
-        sums = (a + b for a, b in zip(self[:-1], later[:-1], strict=True))
-        return Traffic(*sums, oldest=np.maximum(self.oldest, later.oldest))
-
-
-class Report(NamedTuple):
-    """What happened in some successive rounds that share a record; leaves ``[seed, ...]`` on the host."""
-
-    rounds: int
-    record: RoundRecord
-    traffic: Traffic
-
-    def and_then(self, later: "Report") -> "Report":
-        """The report of both stretches of rounds."""
-        record = RoundRecord(
-            agents=jax.tree.map(np.add, self.record.agents, later.record.agents),
-            consensus_distance=later.record.consensus_distance,
-            finite=self.record.finite & later.record.finite,
-        )
-        return Report(self.rounds + later.rounds, record, self.traffic.and_then(later.traffic))
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """How a population of one experiment moves on."""
-
-    @property
-    def resumes(self) -> Resume:
-        """Whether all of a run goes on exactly from a checkpoint, or only its learners."""
-        ...
-
-    def start(self) -> Population:
-        """The population before its first round."""
-        ...
-
-    def most_rounds(self, every: int) -> int:
-        """How many rounds one call of ``advance`` may be asked for."""
-        ...
-
-    def advance(self, population: Population, rounds: int, every: int) -> tuple[Population, list[Report]]:
-        """Some rounds on, and a report for each stretch between multiples of ``every``, the ends included."""
-        ...
-
-    def saved(self, population: Population) -> Population:
-        """The population with all that a checkpoint must hold."""
-        ...
-
-    def restore(self, population: Population) -> Population:
-        """Go on from what ``saved`` gave."""
-        ...
-
-    def close(self) -> None:
-        """Let go of simulators."""
-        ...
-
-
-def engine_of(experiment: Experiment, parts: Parts) -> "Engine":
-    """The engine that an experiment's environment calls for."""
-    return (HostEngine if on_host(parts.environment) else DeviceEngine)(experiment, parts)
 
 
 class DeviceEngine:
@@ -132,7 +54,7 @@ class DeviceEngine:
     def advance(self, population: Population, rounds: int, every: int) -> tuple[Population, list[Report]]:
         """One program for all rounds."""
         parts, done = self._parts, int(population.round)
-        lengths = _stretches(done, rounds, every)
+        lengths = stretches(done, rounds, every)
         deliveries, traffic = self._events.next(lengths, capacity=self.most_rounds(every))
         population, record = run_chunk(
             population,
@@ -175,9 +97,9 @@ class HostEngine:
         self._experiment, self._parts = experiment, parts
         self._events = _Events(parts)
         assert isinstance(parts.experience, Steps)  # ``build`` refuses whole episodes on the host
-        self._host = HostSteps(
-            parts.environment, parts.experience.steps, parts.tasks, np.asarray(parts.seeds)
-        )
+        agents, environments = jax.tree.leaves(parts.tasks)[0].shape
+        streams = streams_of(np.asarray(parts.seeds), np.arange(agents), environments)
+        self._host = HostSteps(parts.environment, parts.experience.steps, parts.tasks, streams)
 
     @property
     def resumes(self) -> Resume:
@@ -197,7 +119,7 @@ class HostEngine:
     def advance(self, population: Population, rounds: int, every: int) -> tuple[Population, list[Report]]:
         """Collect, learn and mix, one round after the other."""
         parts, reports = self._parts, []
-        for length in _stretches(int(population.round), rounds, every):
+        for length in stretches(int(population.round), rounds, every):
             deliveries, (traffic,) = self._events.next([length], capacity=length)
             for index in range(length):
                 now = jax.tree.map(lambda leaf, i=index: leaf[i], deliveries)
@@ -280,17 +202,6 @@ class _Events:
         sent = np.full(len(parts.seeds), (links.weight[phases] > 0).sum())
         zero = np.zeros_like(sent)
         return Traffic(sent, zero, sent, zero, zero)
-
-
-def _stretches(done: int, rounds: int, every: int) -> list[int]:
-    """Lengths of the stretches of rounds between multiples of ``every``.
-
-    Example:
-        >>> _stretches(done=3, rounds=6, every=4)
-        [1, 4, 1]
-    """
-    ends = [*range((done // every + 1) * every, done + rounds, every), done + rounds]
-    return np.diff([done, *ends]).tolist()
 
 
 def _stacked(deliveries: list[Delivery]) -> Delivery:

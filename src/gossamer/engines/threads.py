@@ -1,0 +1,278 @@
+"""Agents that each move in their own time, in threads of one process; and workers around one learner.
+
+Rounds are counted over all of them: one is over when there were as many updates more as there are workers.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gossamer.engines.protocol import Report, Resume, stretches
+from gossamer.engines.tally import Place, Tally
+from gossamer.engines.workers import Worker
+from gossamer.experiment import Experiment, Parts, initial_population
+from gossamer.runtimes.central import AllReduce, Asynchronous, Centre, work
+from gossamer.runtimes.clock import MonotonicClock
+from gossamer.runtimes.inbox import Inbox
+from gossamer.runtimes.peers import Neighbourhood, Peer
+from gossamer.runtimes.single import apply_alone, spread_alone
+from gossamer.runtimes.threads import Crew, HandOver, Happened, Work
+from gossamer.runtimes.vectorised import Population
+from gossamer.types import Learner
+
+
+class ThreadsEngine:
+    """A crew of threads, the accounts of what it does, and what a checkpoint holds of both.
+
+    All stand still while a checkpoint is written. Where workers are in step with each other a run is exact, and goes
+    on exactly; elsewhere what was under way, messages and waiting workers, is forgotten at a checkpoint.
+    """
+
+    def __init__(self, experiment: Experiment, parts: Parts):
+        self._experiment, self._parts = experiment, parts
+        agents, environments = jax.tree.leaves(parts.tasks)[0].shape
+        self._team: Team = (
+            _Peers(experiment, parts) if experiment.runtime == "threads" else _Central(experiment, parts)
+        )
+        self._tally = Tally(self._team.places, agents, environments)
+        self._early: deque[Happened] = deque()  # came while all were brought to a stand
+        self._crew: Crew | None = None
+        self._workers = [
+            Worker(parts, number, _at(parts.tasks, place)) for number, place in enumerate(self._team.places)
+        ]
+
+    @property
+    def resumes(self) -> Resume:
+        """Exactly where workers are in step and their environments can tell their state."""
+        exact = self._team.in_step and self._workers[0].remembers
+        return "exact" if exact else "learner-exact"
+
+    def start(self) -> Population:
+        """The population before its first round."""
+        population = initial_population(
+            self._parts.algorithm, self._experiment, self._parts.mailbox, self._parts.tasks
+        )
+        self._begin(population.learner)
+        for worker, place in zip(self._workers, self._team.places, strict=True):
+            worker.start(_at(jax.tree.map(lambda leaf: leaf[0], population.environments), place))
+        return population
+
+    def most_rounds(self, every: int) -> int:
+        """There is no limit: what comes is added up at once."""
+        return self._experiment.rounds
+
+    def advance(self, population: Population, rounds: int, every: int) -> tuple[Population, list[Report]]:
+        """Gather the updates of some rounds, whoever made them; where workers are in step they wait then."""
+        done, reports = int(population.round), []
+        self._open(done + rounds if self._team.in_step else self._experiment.rounds)
+        if self._team.in_step:
+            # On a directed graph an agent may be ahead of whom it does not hear; in the records it is not.
+            self._early.extend(sorted(self._gather(rounds * len(self._workers)), key=_round_and_agent))
+        for length in stretches(done, rounds, every):
+            for happened in self._gather(length * len(self._workers) - self._tally.count):
+                self._tally.add(happened.update)
+                self._team.saw(happened)
+            distance, finite = jax.device_get(self._spread())
+            reports.append(self._tally.report(length, float(distance), finite))
+        return population._replace(round=jnp.asarray(done + rounds, jnp.int32)), reports
+
+    def saved(self, population: Population) -> Population:
+        """All stand still; learners, where environments stand, and updates that no report has counted yet."""
+        if self._crew is not None:
+            self._early.extend(self._crew.stand_still())
+        for happened in self._early:
+            self._team.saw(happened)
+        learner = jax.tree.map(lambda *leaves: jnp.stack(leaves)[None], *self._team.learners())
+        states = [worker.state() for worker in self._workers]
+        environments = jax.tree.map(lambda *leaves: np.stack(jax.device_get(leaves))[None], *states)
+        return Population(learner, environments, self._uncounted(), population.round)
+
+    def restore(self, population: Population) -> Population:
+        """Go on with the learners; with environments and messages as far as they were saved."""
+        self._begin(population.learner)
+        for number, worker in enumerate(self._workers):
+            worker.restore(jax.tree.map(lambda leaf, i=number: leaf[0, i], population.environments))
+        self._tally.restore(population.mail)
+        return population._replace(environments=(), mail=())
+
+    def close(self) -> None:
+        """End the threads and let go of simulators."""
+        if self._crew is not None:
+            self._crew.close()
+        for worker in self._workers:
+            worker.close()
+
+    def _begin(self, learners: Any) -> None:
+        every = range(self._experiment.agents)
+        apart = [jax.tree.map(lambda leaf, i=agent: leaf[0, i], learners) for agent in every]
+        self._team.begin(apart, self._workers)
+
+    def _open(self, limit: int) -> None:
+        if self._crew is None:
+            self._crew = Crew(self._team.work(), wake=self._team.wake, release=self._team.release)
+        self._crew.open(limit)
+
+    def _gather(self, count: int) -> list[Happened]:
+        assert self._crew is not None
+        early = [self._early.popleft() for _ in range(min(count, len(self._early)))]
+        return early + self._crew.gather(count - len(early))
+
+    def _uncounted(self) -> Any:
+        tally = Tally(self._team.places, *jax.tree.leaves(self._parts.tasks)[0].shape)
+        tally.restore(self._tally.state())
+        for happened in self._early:
+            tally.add(happened.update)
+        return tally.state()
+
+    def _spread(self) -> Any:
+        message = self._parts.algorithm.message
+        return spread_alone(tuple(message(learner) for learner in self._team.learners()))
+
+
+class Team(Protocol):
+    """Which workers there are, and what they do with each other."""
+
+    @property
+    def in_step(self) -> bool:
+        """Whether each waits for all others, or for its neighbours, in every round."""
+        ...
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """Of the workers' numbers in the records."""
+        ...
+
+    def begin(self, learners: list[Learner], workers: list[Worker]) -> None:
+        """Take the agents' learners, and what workers do by themselves."""
+        ...
+
+    def work(self) -> list[Work]:
+        """The lives of the workers."""
+        ...
+
+    def saw(self, happened: Happened) -> None:
+        """Take note of an update, in the order in which they were reported."""
+        ...
+
+    def learners(self) -> list[Learner]:
+        """The newest of every agent."""
+        ...
+
+    def wake(self) -> None:
+        """Make whoever waits look at the gate."""
+        ...
+
+    def release(self) -> None:
+        """Make whoever waits end."""
+        ...
+
+
+class _Peers:
+    """Every agent is a worker among peers."""
+
+    def __init__(self, experiment: Experiment, parts: Parts):
+        self._experiment, self._parts = experiment, parts
+        schedule = parts.schedule
+        self.in_step = schedule.synchronous and schedule.rule == "most_recent" and schedule.staleness == 0
+        self.places = [Place(agent, slice(None)) for agent in range(experiment.agents)]
+
+    def begin(self, learners: list[Learner], workers: list[Worker]) -> None:
+        links, clock = self._parts.links, MonotonicClock()
+        self._newest = list(learners)
+        neighbourhoods = [Neighbourhood.of(links, agent) for agent in range(links.agents)]
+        # In step, a neighbour may be ahead: its next message must not overwrite the one that is due.
+        keep = None if self.in_step else 1
+        self._inboxes = [Inbox(each.senders, clock, keep) for each in neighbourhoods]
+        post = HandOver(links, self._inboxes, self._parts.schedule, int(self._parts.seeds[0]))
+        self._peers = [
+            Peer(
+                neighbourhood,
+                worker,
+                inbox,
+                post,
+                clock,
+                self._parts.schedule,
+                self._experiment.patience,
+                self.in_step,
+            )
+            for neighbourhood, worker, inbox in zip(neighbourhoods, workers, self._inboxes, strict=True)
+        ]
+
+    def work(self) -> list[Work]:
+        return [
+            partial(peer.run, learner, int(learner.updates), self._experiment.rounds)
+            for peer, learner in zip(self._peers, self._newest, strict=True)
+        ]
+
+    def saw(self, happened: Happened) -> None:
+        self._newest[happened.update.agent] = happened.learner
+
+    def learners(self) -> list[Learner]:
+        return self._newest
+
+    def wake(self) -> None:
+        for inbox in self._inboxes:
+            inbox.wake()
+
+    def release(self) -> None:
+        self.wake()
+
+
+class _Central:
+    """Workers that divide the environments of one agent, and compute gradients for its learner."""
+
+    def __init__(self, experiment: Experiment, parts: Parts):
+        self._experiment, self._parts = experiment, parts
+        self.in_step = experiment.runtime == "all_reduce"
+        share = jax.tree.leaves(parts.tasks)[0].shape[1] // experiment.workers
+        self.places = [
+            Place(0, slice(worker * share, (worker + 1) * share)) for worker in range(experiment.workers)
+        ]
+
+    def begin(self, learners: list[Learner], workers: list[Worker]) -> None:
+        (learner,) = learners
+        apply, version = partial(apply_alone, self._parts.algorithm), int(learner.updates)
+        self._workers, self._version = workers, version
+        self._centre: Centre = (
+            AllReduce(learner, version, apply, len(workers))
+            if self.in_step
+            else Asynchronous(learner, version, apply)
+        )
+
+    def work(self) -> list[Work]:
+        return [
+            partial(work, number, self._centre, worker, self._made(number), self._experiment.rounds)
+            for number, worker in enumerate(self._workers)
+        ]
+
+    def saw(self, happened: Happened) -> None:
+        """The centre has the newest."""
+
+    def learners(self) -> list[Learner]:
+        return [self._centre.read()[0]]
+
+    def wake(self) -> None:
+        """Nobody waits longer than for a gradient that is being computed."""
+
+    def release(self) -> None:
+        self._centre.stop()
+
+    def _made(self, number: int) -> int:
+        """Rounds that a worker has made: of A3C's updates, everybody's share."""
+        if self.in_step:
+            return self._version
+        share, more = divmod(self._version, len(self._workers))
+        return share + (number < more)
+
+
+def _round_and_agent(happened: Happened) -> tuple[int, int]:
+    return happened.update.version, happened.update.agent
+
+
+def _at(tree: Any, place: Place) -> Any:
+    return jax.tree.map(lambda leaf: leaf[place.agent, place.environments], tree)

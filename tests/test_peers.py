@@ -1,0 +1,334 @@
+import logging
+import threading
+
+import numpy as np
+import pytest
+from benchmarks.never_hangs import (
+    AGENTS,
+    ODD,
+    ROUNDS,
+    TOPOLOGIES,
+    TROUBLES,
+    WAITING,
+    AlwaysOpen,
+    Case,
+    Deadlock,
+    VirtualClock,
+    Walk,
+    cells,
+    run,
+)
+
+from gossamer.errors import InputError
+from gossamer.mixing import uniform, weigh
+from gossamer.runtimes.clock import MonotonicClock
+from gossamer.runtimes.inbox import Envelope, Inbox, Patience
+from gossamer.runtimes.peers import Neighbourhood, Peer
+from gossamer.runtimes.threads import Crew, HandOver
+from gossamer.schedules import Links, Schedule
+from gossamer.topologies import named
+
+NOBODY_WAITS = ("most_recent", "all_in_peers", "whatever_arrived")
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.getLogger("gossamer").setLevel(logging.ERROR)
+    yield
+    logging.getLogger("gossamer").setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize(("graph", "waiting", "trouble"), cells())
+def test_every_run_ends(graph, waiting, trouble):
+    outcome = run(Case(graph, waiting, trouble, seed=0))
+    rounds = [ROUNDS + (3 * agent if trouble == "finish_apart" else 0) for agent in range(AGENTS)]
+    if trouble == "one_dies":
+        rounds[ODD] = ROUNDS // 2
+    if trouble == "one_late":
+        # it goes on from the updates of whose parameters it takes over
+        assert 0 < outcome.updates[ODD] <= ROUNDS
+        rounds[ODD] = outcome.updates[ODD]
+    assert outcome.updates == rounds
+    assert all(combines > 0 for combines in outcome.combines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("waiting", WAITING)
+def test_a_thousand_runs_end(waiting):
+    for graph in TOPOLOGIES:
+        for trouble in TROUBLES:
+            for seed in range(16):
+                run(Case(graph, waiting, trouble, seed))
+
+
+def test_a_run_in_virtual_time_is_the_same_each_time():
+    case = Case("complete", "staleness_1", "lossy", seed=3)
+    assert run(case) == run(case)
+
+
+@pytest.mark.parametrize("waiting", NOBODY_WAITS)
+@pytest.mark.parametrize("graph", TOPOLOGIES)
+def test_a_slow_agent_costs_the_others_nothing_where_nobody_waits(graph, waiting):
+    slow = run(Case(graph, waiting, "one_slow", seed=1))
+    alone = run(Case(graph, "whatever_arrived", "one_dies", seed=1))
+    others = [agent for agent in range(AGENTS) if agent != ODD]
+    assert [slow.ended[agent] for agent in others] == [alone.ended[agent] for agent in others]
+    assert slow.ended[ODD] > 5 * max(slow.ended[agent] for agent in others)
+
+
+def test_where_they_wait_it_does():
+    waiting = run(Case("complete", "staleness_0", "one_slow", seed=1))
+    going_on = run(Case("complete", "whatever_arrived", "one_slow", seed=1))
+    others = [agent for agent in range(AGENTS) if agent != ODD]
+    assert min(waiting.ended) > 2 * max(going_on.ended[agent] for agent in others)
+
+
+def test_the_virtual_clock_knows_a_deadlock():
+    clock = VirtualClock(1)
+    changes = clock.changes()
+    with changes, pytest.raises(Deadlock):
+        changes.wait_for(lambda: False, until=float("inf"))
+
+
+# the inbox
+
+
+def envelope(sender, version, message=None):
+    return Envelope(sender, version, 0.0, message or (sender, version))
+
+
+def everything(held):
+    return held.received
+
+
+def test_a_newer_message_overwrites_an_older_one_and_never_the_other_way():
+    inbox = Inbox([3, 5], MonotonicClock())
+    assert inbox.put(envelope(5, 1))
+    assert inbox.put(envelope(5, 4))
+    assert not inbox.put(envelope(5, 2))
+    held, messages = inbox.take(everything)
+    assert held.version.tolist() == [0, 4]
+    assert messages == [(5, 4)]
+
+
+def test_a_message_that_was_combined_is_still_held_but_read():
+    inbox = Inbox([3], MonotonicClock())
+    inbox.put(envelope(3, 1))
+    inbox.take(everything)
+    held = inbox.look()
+    assert (held.received.tolist(), held.unread.tolist()) == ([True], [False])
+    inbox.put(envelope(3, 2))
+    assert inbox.look().unread.tolist() == [True]
+
+
+def test_what_was_sent_before_leaving_counts_once():
+    inbox = Inbox([3], MonotonicClock())
+    inbox.put(envelope(3, 7))
+    inbox.leave(3)
+    assert inbox.look().present.tolist() == [True]
+    inbox.take(everything)
+    assert inbox.look().present.tolist() == [False]
+
+
+def test_whoever_is_given_up_comes_back_with_its_next_message():
+    inbox = Inbox([3], MonotonicClock())
+    inbox.give_up(np.array([True]))
+    assert inbox.look().present.tolist() == [False]
+    inbox.put(envelope(3, 1))
+    assert inbox.look().present.tolist() == [True]
+
+
+def test_in_lockstep_later_messages_stay_for_later():
+    inbox = Inbox([3], MonotonicClock(), keep=None)
+    for version in (1, 2, 3):
+        inbox.put(envelope(3, version))
+    assert inbox.take(everything, upto=1)[1] == [(3, 1)]
+    assert inbox.look(upto=1).unread.tolist() == [False]
+    assert inbox.take(everything, upto=2)[1] == [(3, 2)]
+
+
+def test_deadlines_follow_the_gaps():
+    patience = Patience(deviations=4.0, least=0.0, first=60.0)
+    assert patience.deadline([1.0] * 7) == 60.0
+    assert patience.deadline([1.0] * 8) == 1.0
+    assert patience.deadline([1.0, 2.0, 3.0] * 3) == 2.0 + 4.0 * 1.0
+    assert Patience(least=5.0).deadline([0.1] * 8) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"deviations": -1.0}, "deviations is -1.0; it must be at least 0"),
+        ({"least": -0.5}, "least is -0.5; it must be at least 0"),
+        ({"first": 0.0}, "first is 0.0; it must be above 0"),
+    ],
+)
+def test_bad_patience_is_refused(values, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Patience(**values)
+
+
+# one agent
+
+
+def one_peer(schedule, lockstep=False, graph="directed_ring", agents=3, patience=None, agent=0):
+    links = Links.of(weigh(named(graph, agents), uniform))
+    neighbourhood = Neighbourhood.of(links, agent)
+    clock = VirtualClock(1)
+    inboxes = [
+        Inbox(Neighbourhood.of(links, i).senders, clock, None if lockstep else 1) for i in range(agents)
+    ]
+    post = HandOver(links, inboxes, schedule, seed=0)
+    part = Walk(agent, clock, seed=0)
+    peer = Peer(
+        neighbourhood, part, inboxes[agent], post, clock, schedule, patience or Patience(first=5.0), lockstep
+    )
+    return peer, inboxes, clock
+
+
+def updates_of(peer, rounds=2, learner=0.0, done=0):
+    updates = []
+    peer.run(learner, done, rounds, AlwaysOpen(), lambda update, learner: updates.append((update, learner)))
+    return updates
+
+
+def test_all_in_peers_combines_only_if_all_have_sent():
+    peer, inboxes, _ = one_peer(Schedule("all_in_peers"), graph="complete")
+    inboxes[0].put(envelope(1, 1, 100.0))
+    first, second = updates_of(peer)
+    assert len(first[0].ages) == len(second[0].ages) == 0
+    assert abs(second[1]) < 10
+    peer, inboxes, _ = one_peer(Schedule("all_in_peers"), graph="complete")
+    inboxes[0].put(envelope(1, 1, 300.0))
+    inboxes[0].put(envelope(2, 1, 300.0))
+    first, second = updates_of(peer)
+    assert len(first[0].ages) == 2
+    assert first[1] == pytest.approx(200, abs=2)
+    assert len(second[0].ages) == 0  # both were consumed
+
+
+def test_whatever_arrived_gives_missing_weight_to_self():
+    peer, inboxes, _ = one_peer(Schedule("whatever_arrived"), graph="complete")
+    inboxes[0].put(envelope(1, 1, 300.0))
+    first, second = updates_of(peer)
+    assert first[1] == pytest.approx(100, abs=2)
+    assert second[1] == pytest.approx(100, abs=4)
+
+
+def test_most_recent_keeps_using_a_message():
+    peer, inboxes, _ = one_peer(Schedule("most_recent"))
+    inboxes[0].put(envelope(2, 1, 100.0))
+    (first, learner), (second, after) = updates_of(peer)
+    assert (first.ages.tolist(), second.ages.tolist()) == ([0], [1])
+    assert learner == pytest.approx(50, abs=2)
+    assert after == pytest.approx(75, abs=2)
+
+
+def test_a_wait_ends_at_its_deadline_and_the_line_names_the_edge(caplog):
+    logging.getLogger("gossamer").setLevel(logging.NOTSET)
+    peer, _, clock = one_peer(Schedule("most_recent", staleness=1), patience=Patience(first=5.0))
+    updates = updates_of(peer, rounds=6)
+    # waits once, at its second update; after that agent 2 is given up
+    assert [update.expired for update, _ in updates] == [0, 1, 0, 0, 0, 0]
+    assert updates[1][0].waited == pytest.approx(5.0)
+    assert clock.now() < 6 * 1.5 + 5.1
+    assert [record.getMessage() for record in caplog.records] == [
+        "agent 0 got no message of agent 2 within 1 updates of its own update 2 in time (1 times so far); its weight "
+        "returns to self until it is heard of again"
+    ]
+
+
+def test_a_late_joiner_takes_over_the_newest_parameters():
+    peer, inboxes, _ = one_peer(Schedule("whatever_arrived"), graph="complete")
+    inboxes[0].put(envelope(1, 4, 11.0))
+    inboxes[0].put(envelope(2, 9, 22.0))
+    assert peer.take_over(0.0, 0) == (22.0, 9)
+    alone, _, _ = one_peer(Schedule("whatever_arrived"))
+    assert alone.take_over(3.0, 0) == (3.0, 0)
+
+
+def test_lost_messages_do_not_arrive_and_are_counted():
+    peer, inboxes, _ = one_peer(Schedule("whatever_arrived", link_failure=0.5))
+    updates = [update for update, _ in updates_of(peer, rounds=40)]
+    lost = sum(update.lost for update in updates)
+    assert sum(update.sent for update in updates) == 40
+    assert 10 < lost < 30
+    lost_versions = {update.version for update in updates if update.lost}
+    held = inboxes[1].look()
+    assert int(held.version[0]) == max(set(range(1, 41)) - lost_versions)
+
+
+def test_nothing_is_sent_to_those_who_have_left():
+    peer, inboxes, _ = one_peer(Schedule())
+    peer._post.leave(1)
+    assert [update.sent for update, _ in updates_of(peer)] == [0, 0]
+    assert not inboxes[1].look().received.any()
+
+
+# the crew
+
+
+def counter(agent, rounds, error_at=None):
+    def count(gate, report):
+        done = 0
+        while done < rounds and gate.enter(done):
+            if done == error_at:
+                raise ValueError(f"agent {agent} failed")
+            done += 1
+            report(update_of(agent, done), done)
+
+    return count
+
+
+def update_of(agent, version):
+    from gossamer.runtimes.peers import Update
+
+    return Update(agent, version, None, 0, 0, np.array([], int), 0, 0.0)
+
+
+def crew(*work):
+    return Crew(work, wake=lambda: None, release=lambda: None)
+
+
+def test_the_gate_holds_everybody_at_the_limit():
+    with crew(counter(0, 10), counter(1, 10)) as both:
+        both.open(3)
+        assert sorted(h.update.version for h in both.gather(6)) == [1, 1, 2, 2, 3, 3]
+        assert both.stand_still() == []
+        both.open(10)
+        assert len(both.gather(100)) == 14
+
+
+def test_standing_still_gathers_what_came_meanwhile():
+    with crew(counter(0, 10**6), counter(1, 10**6)) as both:
+        both.open(10**6)
+        first = both.gather(10)
+        more = both.stand_still()
+        versions = [h.update.version for h in first + more if h.update.agent == 0]
+        assert versions == list(range(1, len(versions) + 1))
+        assert both.stand_still() == []
+        both.open(10**6)
+        assert len(both.gather(10)) == 10
+
+
+def test_the_failure_of_one_worker_ends_all_and_comes_to_light():
+    before = threading.active_count()
+    with crew(counter(0, 10**9), counter(1, 10, error_at=5)) as both:
+        both.open(10**9)
+        with pytest.raises(ValueError, match="agent 1 failed"):
+            both.gather(10**9)
+    assert threading.active_count() == before
+
+
+def test_a_crew_that_never_began_can_be_closed():
+    with crew(counter(0, 3)):
+        pass
+
+
+def test_neighbourhoods_change_with_the_phase():
+    links = Links.of(weigh(named("one_peer_exponential", 4), uniform))
+    neighbourhood = Neighbourhood.of(links, 0)
+    assert neighbourhood.senders == (2, 3)
+    assert neighbourhood.weights(1)[0].tolist() == [0.0, 0.5]
+    assert neighbourhood.weights(2)[0].tolist() == [0.5, 0.0]
+    assert neighbourhood.weights(3)[0].tolist() == [0.0, 0.5]

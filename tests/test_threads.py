@@ -1,0 +1,283 @@
+"""Agents in threads against the vectorised runtime, and workers around one learner against one learner."""
+
+import json
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gossamer.algorithms import A2C
+from gossamer.checkpoints import rounds as checkpoints_of
+from gossamer.engines import ThreadsEngine, engine_of
+from gossamer.environments import Acrobot
+from gossamer.errors import InputError
+from gossamer.experience import Steps
+from gossamer.experiment import Experiment, build
+from gossamer.records import read_metrics
+from gossamer.runtimes.central import AllReduce, Asynchronous, Stopped
+from gossamer.schedules import Schedule
+from gossamer.train import Interrupted, restore_population, resume, train
+from gossamer.types import Spaces
+from small import FixedStart, OnHost
+
+IN_STEP = Schedule("most_recent", staleness=0)
+
+
+def acrobot(**changes):
+    environment = Acrobot()
+    a2c = A2C(Spaces(environment.observation_size, environment.action_space), hidden=(16, 16))
+    small = Experiment(
+        environment,
+        a2c,
+        Steps(5),
+        tasks=1,
+        agents=4,
+        copies=2,
+        topology="ring",
+        schedule=IN_STEP,
+        runtime="threads",
+        rounds=12,
+        checkpoint_every=6,
+        record_every=2,
+    )
+    return replace(small, **changes)
+
+
+CENTRAL = {"agents": 1, "copies": 8, "workers": 4, "topology": "isolated", "schedule": Schedule()}
+
+
+def learners_after(experiment, *rounds, every=1):
+    engine = engine_of(experiment, build(experiment))
+    try:
+        population, reports = engine.start(), []
+        for count in rounds or (experiment.rounds,):
+            population, more = engine.advance(population, count, every)
+            reports += more
+        return engine.saved(population).learner, reports
+    finally:
+        engine.close()
+
+
+def assert_same(ours, theirs):
+    # float32, compiled for one agent and for all: sums are rounded in another order
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-6), ours, theirs)
+
+
+@pytest.mark.parametrize("topology", ["ring", "directed_ring", "complete", "one_peer_exponential"])
+def test_threads_in_step_are_the_vectorised_runtime(topology):
+    experiment = acrobot(topology=topology, weights="uniform")
+    threads, reports = learners_after(experiment, 7, 5, every=3)
+    vectorised, expected = learners_after(replace(experiment, runtime="vectorised"), 7, 5, every=3)
+    assert_same(threads, vectorised)
+    assert [report.rounds for report in reports] == [report.rounds for report in expected]
+    for ours, theirs in zip(reports, expected, strict=True):
+        assert_same(ours.record, theirs.record)
+        jax.tree.map(np.testing.assert_array_equal, ours.traffic, theirs.traffic)
+
+
+def test_threads_that_do_not_mix_are_another_matter():
+    """What makes the test above mean something."""
+    experiment = acrobot()
+    mixed, _ = learners_after(experiment)
+    unmixed, _ = learners_after(
+        replace(experiment, topology="isolated", schedule=Schedule(), runtime="vectorised")
+    )
+    with pytest.raises(AssertionError):
+        assert_same(mixed, unmixed)
+
+
+def test_on_the_host_too():
+    """Each agent has simulators of its own there, with the random numbers that it would have among the others."""
+    a2c = A2C(Spaces(FixedStart().observation_size, FixedStart().action_space), hidden=(8, 8))
+    experiment = acrobot(environment=OnHost(), algorithm=a2c, copies=2)
+    threads, _ = learners_after(experiment)
+    vectorised, _ = learners_after(replace(experiment, runtime="vectorised"))
+    assert_same(threads, vectorised)
+
+
+@pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
+def test_a_run_in_step_goes_on_to_the_bit(tmp_path, host):
+    experiment = acrobot()
+    if host:
+        a2c = A2C(Spaces(FixedStart().observation_size, FixedStart().action_space), hidden=(8, 8))
+        experiment = acrobot(environment=OnHost(), algorithm=a2c)
+    whole = train(experiment, tmp_path / "whole")
+    assert json.loads((whole / "config.json").read_text())["resume"] == "exact"
+    half = train(replace(experiment, rounds=6), tmp_path / "half")
+    resume(half, rounds=12)
+    for one, other in zip(
+        read_metrics(whole / "metrics.jsonl"), read_metrics(half / "metrics.jsonl"), strict=True
+    ):
+        assert {**one, "time": None} == {**other, "time": None}
+    jax.tree.map(
+        np.testing.assert_array_equal, *(restore_population(run)[2].learner for run in (whole, half))
+    )
+
+
+@pytest.mark.parametrize("rule", ["all_in_peers", "whatever_arrived", "most_recent"])
+def test_whoever_waits_for_nobody_counts_every_update(tmp_path, rule):
+    experiment = acrobot(schedule=Schedule(rule), topology="directed_ring", weights="uniform", rounds=60)
+    run = train(experiment, tmp_path / "run")
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["round"] for row in rows] == list(range(2, 61, 2))
+    assert rows[-1]["env_steps"] == 60 * 4 * 2 * 5
+    assert checkpoints_of(run / "checkpoints")[-1] == 60
+    learner = restore_population(run)[2].learner
+    assert learner.updates.tolist() == [[60] * 4]
+    assert json.loads((run / "config.json").read_text())["resume"] == "learner-exact"
+
+
+def test_nothing_is_counted_twice_or_lost_where_a_run_that_waits_for_nobody_goes_on(tmp_path):
+    experiment = acrobot(
+        schedule=Schedule("all_in_peers"), topology="directed_ring", weights="uniform", rounds=30
+    )
+    engine = engine_of(experiment, build(experiment))
+    population, first = engine.advance(engine.start(), 11, 2)
+    saved = jax.tree.map(np.array, engine.saved(population))
+    engine.close()
+    made = int(saved.learner.updates.sum())
+    counted = int(saved.mail[0].updates.sum())
+    assert made == 11 * 4 + counted
+    assert saved.mail[0].env_steps.sum() == counted * 2 * 5
+    other = engine_of(experiment, build(experiment))
+    population, second = other.advance(other.restore(saved), 19, 2)
+    final = other.saved(population)
+    other.close()
+    steps = sum(report.record.agents.env_steps.sum() for report in first + second)
+    assert steps + final.mail[0].env_steps.sum() == 30 * 4 * 2 * 5
+    assert final.learner.updates.tolist() == [[30] * 4]
+
+
+def test_seeds_are_trained_one_after_the_other(tmp_path):
+    experiment = acrobot(seeds=2, rounds=4, checkpoint_every=2)
+    run = train(experiment, tmp_path / "run")
+    for seed in range(2):
+        alone = train(replace(experiment, seeds=1, seed=seed), tmp_path / f"alone-{seed}")
+        rows = [read_metrics(folder / "metrics.jsonl") for folder in (run / f"seed-{seed}", alone)]
+        assert [{**row, "time": None} for row in rows[0]] == [{**row, "time": None} for row in rows[1]]
+    resume(run, rounds=6)
+    assert read_metrics(run / "seed-1" / "metrics.jsonl")[-1]["round"] == 6
+    assert restore_population(run)[2].learner.updates.tolist() == [[6] * 4] * 2
+
+
+# one learner in the middle
+
+
+def test_the_mean_of_the_workers_gradients_is_the_gradient_of_all_simulators():
+    experiment = acrobot(runtime="all_reduce", **CENTRAL)
+    parts = build(experiment)
+    engine = engine_of(experiment, parts)
+    assert isinstance(engine, ThreadsEngine)
+    learner = jax.tree.map(lambda leaf: leaf[0, 0], engine.start().learner)
+    collected = [worker._collector.collect(learner, 0).trajectory for worker in engine._workers]
+    engine.close()
+    key = jax.random.key(0)
+    gradient_of = jax.jit(lambda trajectory: parts.algorithm.gradient(learner, trajectory, key)[0])
+    columns = [each._replace(task=None) for each in collected]
+    together = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *columns)
+    together = together._replace(task=jnp.arange(8))
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / 4, *map(gradient_of, collected))
+    assert_same(mean, gradient_of(together))
+
+
+@pytest.mark.parametrize("runtime", ["all_reduce", "a3c"])
+def test_one_worker_is_the_learner_alone(runtime):
+    experiment = acrobot(runtime=runtime, **{**CENTRAL, "workers": 1})
+    alone, _ = learners_after(replace(experiment, runtime="vectorised", workers=1))
+    central, _ = learners_after(experiment)
+    assert_same(central, alone)
+
+
+def test_all_reduce_is_the_same_in_every_run():
+    experiment = acrobot(runtime="all_reduce", **CENTRAL)
+    one, reports = learners_after(experiment, 5, 7)
+    other, _ = learners_after(experiment, 12)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert one.updates.tolist() == [[12]]
+    assert sum(report.record.agents.env_steps.sum() for report in reports) == 12 * 8 * 5
+
+
+def test_a3c_applies_every_gradient_and_reports_its_lag(tmp_path):
+    run = train(acrobot(runtime="a3c", rounds=40, **CENTRAL), tmp_path / "run")
+    learner = restore_population(run)[2].learner
+    assert learner.updates.tolist() == [[160]]
+    rows = read_metrics(run / "metrics.jsonl")
+    assert rows[-1]["env_steps"] == 40 * 8 * 5
+    assert max(row["messages"]["oldest"] for row in rows) > 0
+    resume(run, rounds=44)
+    assert restore_population(run)[2].learner.updates.tolist() == [[176]]
+
+
+def test_a_gradient_is_applied_to_what_others_have_made_of_the_learner():
+    centre = Asynchronous(10.0, 0, lambda learner, gradient: learner - gradient)
+    _, version = centre.read()
+    assert centre.give(0, 1.0, version) == (9.0, 0)
+    assert centre.give(1, 2.0, version) == (7.0, 1)
+
+
+def test_a_mean_that_will_not_come_releases_who_waits():
+    centre = AllReduce(jnp.zeros(()), 0, lambda learner, gradient: learner - gradient, workers=2)
+    centre.stop()
+    with pytest.raises(Stopped):
+        centre.give(0, jnp.ones(()), 0)
+
+
+# bad input
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"workers": 2}, "workers is 2; the runtime threads takes 1, all_reduce and a3c take more"),
+        (
+            {"schedule": Schedule(latency="constant:value=1")},
+            "latency is 'constant:value=1', which only the runtime vectorised simulates; in threads things take",
+        ),
+        ({"schedule": Schedule("push_sum")}, "rule is 'push_sum', which only the runtime vectorised has"),
+        ({"schedule": Schedule(slow_agents=((1, 0.5),))}, "slow_agents makes agent 1 faster"),
+        ({"runtime": "a3c"}, "agents is 4; the runtime a3c has 1, and workers that share it"),
+        (
+            {"runtime": "all_reduce", **CENTRAL, "workers": 3},
+            "workers is 3; it must divide the agent's 8 environments",
+        ),
+        (
+            {"runtime": "all_reduce", **CENTRAL, "schedule": IN_STEP},
+            "the runtime all_reduce has no peers and takes the default",
+        ),
+        ({"topology": "directed_ring:peers=4"}, "peers is 4; a ring of 4 agents gives each at most 3 peers"),
+        ({"topology": "directed_ring:peers=0"}, "peers is 0; it must be at least 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        build(acrobot(**changes))
+
+
+def test_there_is_at_least_one_worker():
+    with pytest.raises(InputError, match="workers is 0; it must be at least 1"):
+        acrobot(workers=0)
+
+
+def test_an_error_in_a_thread_is_the_runs(tmp_path):
+    class Broken(OnHost):
+        def simulate(self, tasks, streams):
+            simulators = super().simulate(tasks, streams)
+            simulators.step = None
+            return simulators
+
+    a2c = A2C(Spaces(FixedStart().observation_size, FixedStart().action_space), hidden=(8, 8))
+    experiment = acrobot(environment=Broken(), algorithm=a2c)
+    with pytest.raises(TypeError):
+        learners_after(experiment)
+
+
+def test_an_interruption_names_the_run_of_all_seeds(tmp_path, monkeypatch):
+    def stopped(folder, rounds=None, reporter=None):
+        raise Interrupted(f"go on with: gossamer train --resume {folder}")
+
+    monkeypatch.setattr(sys.modules["gossamer.train"], "resume", stopped)
+    with pytest.raises(Interrupted, match=f"--resume {tmp_path / 'run'}$"):
+        train(acrobot(seeds=2), tmp_path / "run")
