@@ -12,10 +12,18 @@ from hypothesis import strategies as st
 from gossamer.algorithms import A2C
 from gossamer.errors import InputError
 from gossamer.returns import generalised_advantages
-from gossamer.types import Box, Discrete, Spaces, Trajectory
+from gossamer.types import Box, Discrete, Frames, Spaces, Trajectory
 
 DISCRETE = A2C(Spaces(3, Discrete(4)), hidden=(8, 8))
 GAUSSIAN = A2C(Spaces(3, Box(2, 1.0)), hidden=(8, 8))
+FRAMES = Frames(stack=1, height=36, width=36)
+PIXELS = A2C(
+    Spaces(FRAMES.size, Discrete(4), FRAMES),
+    hidden=(8,),
+    activation="relu",
+    network="nature",
+    convolution_widths=(2, 3, 4),
+)
 KEY = jax.random.key(0)
 by_actions = pytest.mark.parametrize("a2c", [DISCRETE, GAUSSIAN], ids=["categorical", "gaussian"])
 
@@ -36,6 +44,24 @@ def batch(a2c, time=6, env=3, key=1):
         next_observation=jax.random.normal(keys[3], (time, env, 3)),
         terminated=terminated,
         truncated=~terminated & jax.random.bernoulli(keys[5], 0.2, (time, env)),
+        mask=jnp.ones((time, env), bool),
+    )
+
+
+def pixel_batch(terminated, truncated, key=1):
+    """Frames that follow each other, and others where an episode ended."""
+    terminated, truncated = jnp.asarray(terminated), jnp.asarray(truncated)
+    time, env = terminated.shape
+    draw = np.random.default_rng(key)
+    seen, last = draw.integers(0, 256, (2, time + 1, env, FRAMES.size), dtype=np.uint8)
+    ended = np.asarray(terminated | truncated)[..., None]
+    return Trajectory.padding(time, env)._replace(
+        observation=jnp.asarray(seen[:-1]),
+        action=jnp.asarray(draw.integers(0, 4, (time, env))),
+        reward=jnp.asarray(draw.normal(size=(time, env)), jnp.float32),
+        next_observation=jnp.asarray(np.where(ended, last[:-1], seen[1:])),
+        terminated=terminated,
+        truncated=truncated,
         mask=jnp.ones((time, env), bool),
     )
 
@@ -245,6 +271,95 @@ def test_layers_of_actor_and_critic(network, layers):
         assert jnp.abs(critic).max() > 10 * jnp.abs(actor).max()
 
 
+def full_estimate(a2c, params, trajectory):
+    """Every frame is valued, also those that the next step saw."""
+    over_env = jax.vmap(generalised_advantages, in_axes=(1, 1, 1, 1, 1, None, None), out_axes=1)
+    value = a2c.value(params, trajectory.observation)
+    following = a2c.value(params, trajectory.next_observation)
+    ends = (trajectory.terminated, trajectory.truncated)
+    return over_env(trajectory.reward, value, following, *ends, a2c.discount, a2c.trace_decay), value
+
+
+estimate_of_pixels = jax.jit(PIXELS.estimate)
+learner_of_pixels = PIXELS.init(KEY)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), key=st.integers(0, 99))
+def test_frames_are_valued_once_and_exactly(data, key):
+    time, env = data.draw(st.sampled_from([(1, 2), (4, 3)]))
+    kinds = st.sampled_from(["goes on", "goes on", "terminated", "truncated"])
+    row = st.lists(kinds, min_size=env, max_size=env)
+    ends = np.array(data.draw(st.lists(row, min_size=time, max_size=time)))
+    trajectory = pixel_batch(ends == "terminated", ends == "truncated", key)
+    advantage, value = full_estimate(PIXELS, learner_of_pixels.params, trajectory)
+    ours = estimate_of_pixels(learner_of_pixels.params, trajectory)
+    # float32; convolutions of another number of images may sum in another order
+    np.testing.assert_allclose(ours.advantage, advantage, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ours.target, value + advantage, rtol=1e-4, atol=1e-5)
+
+
+def test_agents_whose_episodes_are_cut_elsewhere_are_valued_together():
+    cut = np.zeros((3, 5, 2), bool)
+    cut[0, 1, 0] = cut[0, 3, 0] = cut[1, 2, 1] = True
+    batches = [pixel_batch(np.zeros((5, 2), bool), each, key) for key, each in enumerate(cut)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+    learners = jax.vmap(PIXELS.init)(jax.random.split(KEY, 3))
+    ours = jax.vmap(PIXELS.estimate)(learners.params, stacked)
+    for agent, trajectory in enumerate(batches):
+        params = jax.tree.map(lambda leaf, i=agent: leaf[i], learners.params)
+        # float32, batched and single convolutions sum in another order
+        expected, _ = full_estimate(PIXELS, params, trajectory)
+        np.testing.assert_allclose(ours.advantage[agent], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_of_frames_equals_that_with_estimates_made_before():
+    """Advantages and targets come from the loss's own values, and stand still all the same."""
+    truncated = np.zeros((4, 3), bool)
+    truncated[1, 2] = True
+    trajectory, weights = pixel_batch(np.zeros((4, 3), bool), truncated), learner_of_pixels.params.network
+    advantage, value = full_estimate(PIXELS, learner_of_pixels.params, trajectory)
+    target = value + advantage
+
+    def loss(network):
+        params = learner_of_pixels.params._replace(network=network)
+        policy, value = (
+            PIXELS.policy(params, trajectory.observation),
+            PIXELS.value(params, trajectory.observation),
+        )
+        actor = -policy.log_prob(trajectory.action) * advantage - 0.01 * policy.entropy()
+        return jnp.mean(actor + 0.5 * (value - target) ** 2)
+
+    gradient, _ = jax.jit(PIXELS.gradient)(learner_of_pixels, trajectory, KEY)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5),
+        gradient.network,
+        jax.grad(loss)(weights),
+    )
+
+
+def test_an_update_convolves_the_batch_forward_once():
+    """Three convolutions of T·E images and three of the last E; backwards five: of three kernels, of two inputs."""
+    trajectory = pixel_batch(np.zeros((4, 3), bool), np.zeros((4, 3), bool))
+    program = jax.jit(PIXELS.gradient).lower(learner_of_pixels, trajectory, KEY).as_text()
+    assert program.count("stablehlo.convolution(") == 11
+
+
+def test_rewards_are_clipped_for_the_learner():
+    clipping = replace(DISCRETE, reward_clip=1.0)
+    trajectory, params = batch(DISCRETE), DISCRETE.init(KEY).params
+    large = trajectory._replace(reward=5 * trajectory.reward)
+    clipped = trajectory._replace(reward=jnp.clip(large.reward, -1, 1))
+    assert not np.array_equal(clipped.reward, large.reward)
+    jax.tree.map(
+        np.testing.assert_array_equal, clipping.estimate(params, large), DISCRETE.estimate(params, clipped)
+    )
+    normalising = replace(clipping, normalise="observations_and_rewards")
+    learner = normalising.init(KEY)
+    of_large, of_clipped = (normalising.gradient(learner, each, KEY)[0].reward for each in (large, clipped))
+    jax.tree.map(np.testing.assert_array_equal, of_large, of_clipped)
+
+
 NORMALISED = replace(DISCRETE, normalise="observations_and_rewards")
 
 
@@ -326,9 +441,40 @@ def test_other_optimisers_by_name(name):
         ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a finite number above 0"),
         ({"max_gradient_norm": -1.0}, "max_gradient_norm is -1.0; it must be a finite number, 0 or above"),
         ({"trace_decay": 1.5}, "trace_decay is 1.5; it must lie between 0 and 1"),
+        ({"reward_clip": -1.0}, "reward_clip is -1.0; it must be a finite number, 0 or above"),
+        (
+            {"network": "nature"},
+            "network is 'nature', but the observations are no frames; it must be separate or",
+        ),
+        ({"precision": "bfloat16"}, "precision is 'bfloat16'; networks other than nature compute in float32"),
         ({"hidden": (0,)}, r"hidden is \(0,\); it must hold at least one width, each at least 1"),
     ],
 )
 def test_refuses(change, sentence):
     with pytest.raises(InputError, match=sentence):
         replace(DISCRETE, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"network": "shared"}, "network is 'shared', but the observations are frames; it must be nature"),
+        ({"activation": "tanh"}, "activation is 'tanh'; that of the nature network must be relu"),
+        ({"convolution_widths": (2, 0, 4)}, r"convolution_widths is \(2, 0, 4\); each must be at least 1"),
+        (
+            {"normalise": "observations"},
+            "normalise is 'observations'; it must be nothing where observations are",
+        ),
+        (
+            {"spaces": Spaces(7, Discrete(4), FRAMES)},
+            r"observation_size is 7, but Frames\(stack=1, height=36, width=36\) has 1296 bytes",
+        ),
+        (
+            {"spaces": Spaces(700, Discrete(4), Frames(1, 20, 35))},
+            "frames are 20×35 pixels; the nature network needs at least 36×36",
+        ),
+    ],
+)
+def test_refuses_with_frames(change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        replace(PIXELS, **change)

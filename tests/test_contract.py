@@ -7,14 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.algorithms import A2C, Algorithm, SiAC, adapt, combine
+from gossamer.algorithms import A2C, Algorithm, Impala, SiAC, adapt, combine
 from gossamer.algorithms.hyperparameters import traced
 from gossamer.serialization import dumps, loads
-from gossamer.types import Box, Discrete, Spaces, Trajectory
+from gossamer.types import Box, Discrete, Frames, Spaces, Trajectory
 
 SPACES = Spaces(observation_size=3, action=Box(size=2, bound=4.0))
 SIAC = SiAC(SPACES, hidden=(8, 8))
 A2C_DISCRETE = A2C(Spaces(3, Discrete(4)), hidden=(8, 8))
+FRAMES = Frames(stack=1, height=36, width=36)
+A2C_FRAMES = A2C(
+    Spaces(FRAMES.size, Discrete(4), FRAMES),
+    hidden=(8,),
+    activation="relu",
+    network="nature",
+    convolution_widths=(2, 3, 4),
+    reward_clip=1.0,
+)
 ALGORITHMS = {
     "siac": SIAC,
     "siac-tasks": replace(SIAC, weighting="tasks"),
@@ -24,11 +33,21 @@ ALGORITHMS = {
     "a2c-gaussian": A2C(SPACES, hidden=(8, 8)),
     "a2c-shared-adam": replace(A2C_DISCRETE, network="shared", optimiser="adam", trace_decay=0.9),
     "a2c-normalised": replace(A2C_DISCRETE, normalise="observations_and_rewards"),
+    "a2c-frames": A2C_FRAMES,
     "a2c-mixed-statistics": replace(A2C_DISCRETE, normalise="observations", statistics="mixed"),
+    "impala": Impala(A2C_DISCRETE.spaces, hidden=(8, 8)),
+    "impala-gaussian": Impala(SPACES, hidden=(8, 8), reduction="mean", decay_updates=9),
 }
 KEY = jax.random.key(0)
 
 over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
+
+
+def observations(algorithm, key, *batch):
+    shape = (*batch, algorithm.spaces.observation_size)
+    if algorithm.spaces.frames is None:
+        return jax.random.normal(key, shape)
+    return jax.random.randint(key, shape, 0, 256, dtype=jnp.uint8)
 
 
 def trajectory(algorithm, time=5, env=3):
@@ -38,8 +57,10 @@ def trajectory(algorithm, time=5, env=3):
         action = jax.random.randint(keys[1], (time, env), 0, algorithm.spaces.action.size)
     else:
         action = jax.random.normal(keys[1], (time, env, algorithm.spaces.action.size))
-    return Trajectory.padding(time, env, observation=3)._replace(
-        observation=jax.random.normal(keys[0], (time, env, 3)),
+    seen = observations(algorithm, keys[0], time, env)
+    return Trajectory.padding(time, env)._replace(
+        observation=seen,
+        next_observation=jnp.zeros_like(seen),
         action=action,
         reward=jax.random.normal(keys[2], (time, env)),
         truncated=jnp.broadcast_to(last, (time, env)),
@@ -67,11 +88,12 @@ def test_keys_decide_everything(algorithm):
         not np.array_equal(x, y)
         for x, y in zip(jax.tree.leaves(learner.params), jax.tree.leaves(other.params), strict=True)
     )
-    observations = jnp.ones((20, 3))  # of a few choices, twenty in a row would hardly be the same
+    # of a few choices, twenty in a row would hardly be the same
+    ones = jnp.ones((20, algorithm.spaces.observation_size))
 
     def act(key):
         keys = jax.random.split(key, 20)
-        return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(learner.params, keys, observations)[0]
+        return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(learner.params, keys, ones)[0]
 
     np.testing.assert_array_equal(act(KEY), act(KEY))
     assert not np.array_equal(act(KEY), act(jax.random.key(9)))

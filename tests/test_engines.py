@@ -99,10 +99,12 @@ def test_reports_of_shared_rounds_are_sums(environment):
 
 
 def test_traffic_adds_up_and_the_oldest_is_the_oldest():
-    def of(*numbers):
-        return Traffic(*(np.array([number]) for number in numbers))
+    def of(sent, lost, *ages):
+        return Traffic.of(np.array([sent]), np.array([lost]), [np.array(ages)])
 
-    assert of(1, 2, 3, 4, 9).and_then(of(10, 20, 30, 40, 5)) == of(11, 22, 33, 44, 9)
+    both = of(1, 2, 4, 9).and_then(of(10, 20, 0, 3, 40))
+    jax.tree.map(np.testing.assert_array_equal, both, of(11, 22, 4, 9, 0, 3, 40))
+    assert (both.oldest.tolist(), both.ages.sum(), both.ages[0, -1]) == ([40], 5, 1)
     assert Traffic.none(2).and_then(Traffic.none(2)).oldest.tolist() == [0, 0]
 
 

@@ -70,7 +70,7 @@ def start(environment, count=1, **where):
 
 
 def inner(simulators):
-    return [environment.unwrapped for environment in simulators._environments]
+    return [environment.unwrapped for environment in simulators.environments]
 
 
 def draw_actions(space, steps, simulators, seed=0):

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.algorithms import A2C
+from gossamer.algorithms import A2C, Impala
 from gossamer.checkpoints import rounds as checkpoints_of
 from gossamer.engines import ThreadsEngine, engine_of
+from gossamer.engines.workers import Worker
 from gossamer.environments import Acrobot
 from gossamer.errors import InputError
-from gossamer.experience import Steps
+from gossamer.experience import Steps, Unrolls
 from gossamer.experiment import Experiment, build
 from gossamer.records import read_metrics
 from gossamer.runtimes.central import AllReduce, Asynchronous, Stopped
@@ -281,3 +282,120 @@ def test_an_interruption_names_the_run_of_all_seeds(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["gossamer.train"], "resume", stopped)
     with pytest.raises(Interrupted, match=f"--resume {tmp_path / 'run'}$"):
         train(acrobot(seeds=2), tmp_path / "run")
+
+
+# what is measured on the way
+
+
+def test_the_distance_of_threads_stays_within_what_is_certified(tmp_path):
+    experiment = acrobot(
+        schedule=Schedule("all_in_peers", link_failure=0.2, failures="one_sided"),
+        topology="directed_ring",
+        weights="uniform",
+        certify=True,
+        rounds=60,
+    )
+    rows = read_metrics(train(experiment, tmp_path / "run") / "metrics.jsonl")
+    certificates = [row["certificate"] for row in rows]
+    assert len(certificates) == 30
+    assert all(each["holds"] for each in certificates)
+    ratios = [each["distance"] / each["bound"] for each in certificates]
+    assert 0.01 < float(np.median(ratios)) <= 1.0
+
+
+def test_a_certificate_that_is_told_of_other_weights_does_not_hold(tmp_path, monkeypatch):
+    """Whoever mixes less than it says is found out: here nobody mixes at all."""
+    monkeypatch.setattr(Worker, "combine", lambda self, learner, messages, weights: learner)
+    experiment = acrobot(schedule=Schedule("whatever_arrived"), certify=True, rounds=100)
+    rows = read_metrics(train(experiment, tmp_path / "run") / "metrics.jsonl")
+    assert not all(row["certificate"]["holds"] for row in rows)
+
+
+@pytest.mark.parametrize("runtime", ["threads", "all_reduce"])
+def test_gradients_of_agents_are_compared(tmp_path, runtime):
+    changes = CENTRAL if runtime == "all_reduce" else {}
+    experiment = acrobot(runtime=runtime, correlate=True, rounds=4, checkpoint_every=2, **changes)
+    rows = read_metrics(train(experiment, tmp_path / "run") / "metrics.jsonl")
+    matrix = np.array(rows[-1]["gradient_correlation"])
+    assert matrix.shape == (4, 4)
+    np.testing.assert_allclose(np.diag(matrix), 1.0)
+    np.testing.assert_allclose(matrix, matrix.T)
+    assert np.abs(matrix[np.triu_indices(4, 1)]).max() < 0.9999
+
+
+def test_keeping_gradients_changes_nothing(tmp_path):
+    plain, _ = learners_after(acrobot())
+    kept, _ = learners_after(acrobot(correlate=True))
+    assert_same(plain, kept)
+
+
+def test_the_best_policy_is_kept(tmp_path):
+    experiment = acrobot(environment=Acrobot(max_steps=10), keep_best=True, rounds=8, checkpoint_every=2)
+    run = train(experiment, tmp_path / "run")
+    rows = read_metrics(run / "metrics.jsonl")
+    means = {row["round"]: row["episodic_return"] for row in rows if row["episodes"]}
+    best = json.loads((run / "best.json").read_text())
+    first = min(means, key=lambda round: (-means[round], round))
+    assert best == {"round": first, "episodic_return": means[first]}
+    assert restore_population(run, best=True)[2].learner.updates.tolist() == [[first] * 4]
+    with pytest.raises(InputError, match="holds no best checkpoint; train with --keep-best True"):
+        restore_population(train(replace(experiment, keep_best=False), tmp_path / "plain"), best=True)
+
+
+# actors ahead
+
+
+def unrolls(**changes):
+    environment = Acrobot(max_steps=20)
+    algorithm = Impala(Spaces(environment.observation_size, environment.action_space), hidden=(16, 16))
+    experience = changes.pop("experience", Unrolls(steps=6, actors=2, batch=2, ahead=2))
+    return acrobot(environment=environment, algorithm=algorithm, experience=experience, copies=4, **changes)
+
+
+def test_one_learner_with_actors_ahead_counts_all_that_it_learned_from(tmp_path):
+    experiment = unrolls(agents=1, topology="isolated", schedule=Schedule(), rounds=12)
+    rows = read_metrics(train(experiment, tmp_path / "run") / "metrics.jsonl")
+    assert rows[-1]["env_steps"] == 12 * 6 * 4
+    assert max(row["losses"]["policy_lag"] for row in rows) > 0
+    # episodes of 20 steps: three have ended in each environment after 72
+    assert sum(row["episodes"] for row in rows) == 12
+
+
+def test_learners_with_actors_ahead_gossip_too(tmp_path):
+    experiment = unrolls(
+        schedule=Schedule("all_in_peers"), topology="directed_ring", weights="uniform", rounds=12
+    )
+    rows = read_metrics(train(experiment, tmp_path / "run") / "metrics.jsonl")
+    assert sum(row["messages"]["combined"] for row in rows) > 0
+    assert restore_population(tmp_path / "run")[2].learner.updates.tolist() == [[12] * 4]
+
+
+def test_actors_that_do_not_run_ahead_have_no_lag(tmp_path):
+    alternating = Unrolls(steps=6, actors=2, batch=2, ahead=0)
+    experiment = unrolls(agents=1, topology="isolated", schedule=Schedule(), experience=alternating)
+    rows = read_metrics(train(experiment, tmp_path / "run") / "metrics.jsonl")
+    assert {row["losses"]["policy_lag"] for row in rows} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"runtime": "vectorised"},
+            "experience is Unrolls, whose actors are threads; the runtime is vectorised",
+        ),
+        (
+            {"experience": Unrolls(actors=3, batch=1)},
+            "actors is 3; it must divide an agent's 4 environments",
+        ),
+    ],
+)
+def test_actors_that_do_not_fit_are_refused(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        build(unrolls(**changes))
+
+
+@pytest.mark.parametrize("flag", ["certify", "correlate"])
+def test_what_the_vectorised_runtime_does_not_measure_is_refused(flag):
+    with pytest.raises(InputError, match=f"{flag} is True; the runtime vectorised"):
+        build(acrobot(runtime="vectorised", **{flag: True}))

@@ -236,6 +236,8 @@ def _evaluate(arguments: list[str]) -> None:
         """Seed of the initial states and of the sampled actions."""
         tasks: tuple[str, ...] = ()
         """Other tasks than the run's (zero-shot): names that the environment holds out, or parameter=value,..."""
+        checkpoint: Literal["newest", "best"] = "newest"
+        """Which checkpoint plays; the best one is kept by runs with --keep-best."""
 
     options = _parse(Options, arguments, "evaluate")
     from gossamer.evaluate import evaluate, table, tasks_named, write_evaluation
@@ -244,11 +246,41 @@ def _evaluate(arguments: list[str]) -> None:
     greedy, others = options.policy == "greedy", None
     if options.tasks:
         others = tasks_named(load_experiment(options.run).environment, options.tasks)
-    evaluation = evaluate(options.run, options.episodes, greedy, options.seed, others)
+    best = options.checkpoint == "best"
+    evaluation = evaluate(options.run, options.episodes, greedy, options.seed, others, best)
     zero_shot = f"-zero-shot-{'+'.join(options.tasks)[:80]}" if options.tasks else ""
-    path = write_evaluation(evaluation, options.run / f"evaluation-{options.policy}{zero_shot}.json")
+    name = f"evaluation-{options.policy}{'-best' if best else ''}{zero_shot}.json"
+    path = write_evaluation(evaluation, options.run / name)
     print(table(evaluation))
     print(path)
+
+
+def _video(arguments: list[str]) -> None:
+    """Film one game, or episode, of a trained agent."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """Film one game, or episode, of an agent of a run: Atari, or environments of Gymnasium that render."""
+
+        run: tyro.conf.Positional[Path]
+        """Folder of the run."""
+        agent: int = 0
+        """Number of the agent that plays."""
+        policy: Literal["greedy", "sampled"] = "greedy"
+        """Play the most probable action, or sample as in training."""
+        seed: int = 0
+        """Seed of the opening and of the sampled actions."""
+        out: Path | None = None
+        """The video, a .gif, or an .mp4 where imageio-ffmpeg is installed; by default video.gif in the run."""
+
+    options = _parse(Options, arguments, "video")
+    from gossamer.video import record_video
+
+    greedy = options.policy == "greedy"
+    video = record_video(options.run, options.out, options.agent, greedy, options.seed)
+    end = "" if video.finished else ", then the video ends before the game does"
+    print(f"{video.steps} steps, return {video.score:g}{end}")
+    print(video.path)
 
 
 def _plot(arguments: list[str]) -> None:
@@ -374,6 +406,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
     "train": _train,
     "evaluate": _evaluate,
+    "video": _video,
     "plot": _plot,
     "topology": _topology,
     "reproduce": _reproduce,

@@ -65,7 +65,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    run: Path, episodes: int = 10, greedy: bool = True, seed: int = 0, task_set: TaskSet | None = None
+    run: Path,
+    episodes: int = 10,
+    greedy: bool = True,
+    seed: int = 0,
+    task_set: TaskSet | None = None,
+    best: bool = False,
 ) -> Evaluation:
     """Play episodes on every task of a run, or on others, with the agents of its newest checkpoint.
 
@@ -77,12 +82,13 @@ def evaluate(
         greedy: play the most probable action; sampled otherwise, as in training.
         seed: of the initial states and the sampled actions.
         task_set: tasks that nobody trained on (zero-shot); by default those of the run.
+        best: play with each seed's best checkpoint, not with its newest.
 
     Raises:
         InputError: the folder holds no run, or ``episodes`` is below 1.
     """
     require_at_least("episodes", episodes, 1)
-    experiment, parts, population = restore_population(run)
+    experiment, parts, population = restore_population(run, best)
     agent = np.unique(np.linspace(0, experiment.agents - 1, _MOST_AGENTS).round().astype(int))
     params = jax.tree.map(lambda leaf: leaf[:, agent], population.learner.params)
     played = task_set or parts.task_set
@@ -220,7 +226,11 @@ def _returns(
         taken = simulators.step(np.asarray(act(step, jnp.asarray(observation))), alive)
         earned += np.where(alive, taken.reward, 0.0)
         observation = np.where(alive[:, None], taken.observation, observation)
-        alive &= ~(taken.terminated | taken.truncated)
+        ended = alive & (taken.terminated | taken.truncated)
+        alive &= ~(ended if taken.finished is None else taken.finished)
+        # A life that ended is not the end of the game, and not of its return.
+        if (goes_on := ended & alive).any():
+            observation = np.where(goes_on[:, None], simulators.reset(goes_on), observation)
         if not alive.any():
             break
     return earned

@@ -16,11 +16,12 @@ from jaxtyping import Array, Int
 from scipy.sparse import csr_array
 
 from gossamer.algorithms.a2c import A2C
+from gossamer.algorithms.impala import Impala
 from gossamer.algorithms.protocol import Algorithm
 from gossamer.algorithms.siac import SiAC
 from gossamer.environments import Environment, HostEnvironment, TaskSet, spaces_of
 from gossamer.errors import InputError, require_at_least, require_choice
-from gossamer.experience.device import Episodes, Steps
+from gossamer.experience import Episodes, Steps, Unrolls
 from gossamer.mixing import RULES, Mixer, is_strongly_connected, named_rule, plan, read_matrix, weigh
 from gossamer.runtimes.inbox import Patience
 from gossamer.runtimes.mailbox import AnyMailbox, Mailbox, PushSumMailbox
@@ -29,6 +30,8 @@ from gossamer.schedules import Links, Schedule, Simulation
 from gossamer.topologies import Topology, named, require_connected
 from gossamer.types import Box
 
+AnyAlgorithm: TypeAlias = SiAC | A2C | Impala
+AnyExperience: TypeAlias = Episodes | Steps | Unrolls
 Runtime: TypeAlias = Literal["vectorised", "threads", "all_reduce", "a3c"]
 
 
@@ -42,9 +45,9 @@ class Experiment:
 
     environment: Any
     """The family of tasks and the constants of its dynamics."""
-    algorithm: SiAC | A2C
+    algorithm: AnyAlgorithm
     """What every agent learns with; ``build`` fits its spaces to the environment."""
-    experience: Episodes | Steps = field(default_factory=Episodes)
+    experience: AnyExperience = field(default_factory=Episodes)
     """How each agent collects what it learns from in a round."""
     tasks: int = 25
     """Number of tasks of the family, a grid over its parameters or drawn from its task seed; 1 is its standard one."""
@@ -64,6 +67,10 @@ class Experiment:
     """Workers that divide the environments of the one agent of all_reduce and a3c."""
     patience: Patience = field(default_factory=Patience)
     """How long an agent in a thread waits for a peer where its rule makes it wait."""
+    certify: bool = False
+    """Whether records say how far apart agents in threads are and, by GALA's proposition 1, can be."""
+    correlate: bool = False
+    """Whether records say how alike the gradients of threads are, which they then keep until the next."""
     initial_parameters: InitialParameters = "independent"
     """Each agent's own initial parameters (Diff-DAC's Algorithm 1), or the same for all."""
     rounds: int = 300
@@ -76,6 +83,8 @@ class Experiment:
     """How many runs to make side by side, with seeds seed, seed + 1, ..."""
     checkpoint_every: int = 50
     """Rounds between checkpoints; one is also written at the end and on Ctrl-C."""
+    keep_best: bool = False
+    """Whether the best checkpoint so far is kept beside the newest ones, by the return since the one before it."""
     block: int | None = None
     """Agents that act and adapt at once, the others waiting their turn; by default what suits the cache."""
 
@@ -130,9 +139,12 @@ class Experiment:
         kinds = {
             "topology": (str,),
             "weights": (str,),
-            "experience": (Episodes, Steps),
+            "experience": (Episodes, Steps, Unrolls),
             "schedule": (Schedule,),
             "patience": (Patience,),
+            "certify": (bool,),
+            "keep_best": (bool,),
+            "correlate": (bool,),
         }
         for name, classes in kinds.items():
             if not isinstance(getattr(self, name), classes):
@@ -144,8 +156,8 @@ class Parts(NamedTuple):
     """What an experiment is made of once everything is derived: the arguments of the runtime."""
 
     environment: Any
-    experience: Episodes | Steps
-    algorithm: SiAC | A2C
+    experience: AnyExperience
+    algorithm: AnyAlgorithm
     topology: Topology
     weights: tuple[csr_array, ...]
     mixer: Mixer
@@ -232,10 +244,12 @@ def on_host(environment: Any) -> bool:
 
 
 def initial_population(
-    algorithm: SiAC | A2C, experiment: Experiment, mailbox: AnyMailbox | None, tasks: Any
+    algorithm: AnyAlgorithm, experiment: Experiment, mailbox: AnyMailbox | None, tasks: Any
 ) -> Population:
     """The population before its first round; host environments are not part of it."""
-    device = not on_host(experiment.environment)
+    device, experience = not on_host(experiment.environment), experiment.experience
+    if isinstance(experience, Unrolls):
+        experience = Steps(experience.steps)
     return initialise(
         algorithm,
         jnp.arange(experiment.seed, experiment.seed + experiment.seeds),
@@ -244,12 +258,12 @@ def initial_population(
         agents=experiment.agents,
         initial_parameters=experiment.initial_parameters,
         environment=experiment.environment if device else None,
-        experience=experiment.experience if device else None,
+        experience=experience if device else None,
     )
 
 
 def population_shape(
-    algorithm: SiAC | A2C, experiment: Experiment, mailbox: AnyMailbox | None = None, tasks: Any = None
+    algorithm: AnyAlgorithm, experiment: Experiment, mailbox: AnyMailbox | None = None, tasks: Any = None
 ) -> Population:
     """The population as shapes and dtypes, without making it."""
     if tasks is None:
@@ -278,6 +292,11 @@ def _require_runtime(experiment: Experiment, tasks: Any) -> None:
         raise InputError(
             f"workers is {experiment.workers}; the runtime {runtime} takes 1, all_reduce and a3c take more"
         )
+    if experiment.certify and runtime != "threads":
+        raise InputError(f"certify is True; the runtime {runtime} certifies nothing, threads does")
+    if experiment.correlate and runtime == "vectorised":
+        raise InputError("correlate is True; the runtime vectorised keeps no gradients, the others do")
+    _require_actors(experiment, jax.tree.leaves(tasks)[0].shape[1])
     if runtime == "vectorised":
         return
     simulated = [
@@ -308,6 +327,20 @@ def _require_runtime(experiment: Experiment, tasks: Any) -> None:
         )
 
 
+def _require_actors(experiment: Experiment, environments: int) -> None:
+    experience = experiment.experience
+    if not isinstance(experience, Unrolls):
+        return
+    if experiment.runtime != "threads":
+        raise InputError(
+            f"experience is Unrolls, whose actors are threads; the runtime is {experiment.runtime}"
+        )
+    if environments % experience.actors:
+        raise InputError(
+            f"actors is {experience.actors}; it must divide an agent's {environments} environments"
+        )
+
+
 def _require_threads(schedule: Schedule) -> None:
     if schedule.rule == "push_sum":
         raise InputError("rule is 'push_sum', which only the runtime vectorised has; give another rule")
@@ -318,7 +351,7 @@ def _require_threads(schedule: Schedule) -> None:
         )
 
 
-def _fitted(experiment: Experiment) -> SiAC | A2C:
+def _fitted(experiment: Experiment) -> AnyAlgorithm:
     """The algorithm with the environment's spaces."""
     environment, algorithm = experiment.environment, experiment.algorithm
     spaces = spaces_of(environment)
@@ -344,7 +377,7 @@ def _mailbox(schedule: Schedule, links: Links) -> AnyMailbox | None:
     return PushSumMailbox(mailbox) if schedule.rule == "push_sum" else mailbox
 
 
-def _message_bytes(algorithm: SiAC | A2C, schedule: Schedule) -> int:
+def _message_bytes(algorithm: AnyAlgorithm, schedule: Schedule) -> int:
     """Bytes of one message; that of push-sum holds a mass beside the parameters, and all of it as two numbers each."""
     learner = jax.eval_shape(algorithm.init, jax.random.key(0))
     plain = tree_bytes(jax.eval_shape(algorithm.message, learner))
@@ -374,7 +407,7 @@ def _require_memory(experiment: Experiment, population: Population) -> None:
     )
 
 
-def _suitable_block(algorithm: SiAC | A2C, experiment: Experiment, columns: int) -> int:
+def _suitable_block(algorithm: AnyAlgorithm, experiment: Experiment, columns: int) -> int:
     """How many agents act and adapt at once; docs/decisions/blocks.md holds the measurements.
 
     Few rows through a large network: several agents together, as long as their parameters stay in the cache.

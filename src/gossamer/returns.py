@@ -4,9 +4,12 @@ Functions take ``[time]``; ``vmap`` adds axes. Trajectories need not align with 
 who computes them is not said here.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Real
 
 
 def discounted_returns(
@@ -86,6 +89,109 @@ def generalised_advantages(
     surprise = reward + discount * jnp.where(terminated, 0.0, next_value) - value
     carried = episode_discounts(terminated, truncated, discount * trace_decay)
     return discounted_returns(surprise, carried, jnp.zeros_like(surprise))
+
+
+class VTrace(NamedTuple):
+    """What V-trace says of one sequence: what the critic should say, and how much better than it each action was."""
+
+    target: Float[Array, " time"]
+    advantage: Float[Array, " time"]
+
+
+def vtrace(
+    reward: Float[Array, " time"],
+    value: Float[Array, " time"],
+    next_value: Float[Array, " time"],
+    terminated: Bool[Array, " time"],
+    truncated: Bool[Array, " time"],
+    log_ratio: Float[Array, " time"],
+    discount: float | Float[Array, ""],
+    rho_bar: float | Float[Array, ""] = 1.0,
+    c_bar: float | Float[Array, ""] = 1.0,
+) -> VTrace:
+    """V-trace targets and advantages (Espeholt et al. 2018, equation 1) of one sequence that may hold several episodes.
+
+        δ_t = ρ_t (r_t + γ V(x_{t+1}) − V(x_t)),    ρ_t = min(ρ̄, π(a_t|x_t) / μ(a_t|x_t)),    c_t = min(c̄, π/μ)
+        v_s = V(x_s) + Σ_{t≥s} γ^{t−s} (Π_{i=s}^{t−1} c_i) δ_t
+        advantage_s = ρ_s (r_s + γ v_{s+1} − V(x_s))
+
+    μ collected the sequence and π learns from it. ρ̄ decides whose value is learned: π's where it is infinite, that of
+    a policy between μ and π otherwise; c̄ decides how fast. As in ``generalised_advantages``, no value follows a
+    terminated step, and nothing of the next episode follows a terminated or truncated one; v_{s+1} is ``next_value``
+    at the last step of an episode that goes on and of the sequence.
+
+    On policy, ``log_ratio = 0`` with ρ̄, c̄ >= 1, the advantages are the n-step ones, ``generalised_advantages`` with
+    λ = 1, and the targets are n-step returns.
+
+    Args:
+        reward: r_t, what step t earned.
+        value: V(x_t).
+        next_value: V(x_{t+1}), of the final observation where an episode ends, and the next step's V(x_t) elsewhere.
+        terminated: whether the task ended the episode at step t.
+        truncated: whether the time limit did.
+        log_ratio: ln π(a_t|x_t) − ln μ(a_t|x_t).
+        discount: γ in [0, 1].
+        rho_bar: ρ̄ > 0.
+        c_bar: c̄ > 0; the paper supposes c̄ <= ρ̄.
+
+    Returns:
+        v_s and the advantages, in the units of the reward.
+
+    Example:
+        >>> no = jnp.array([False, False])
+        >>> ratio = jnp.log(jnp.array([0.5, 2.0]))
+        >>> estimate = vtrace(jnp.ones(2), jnp.zeros(2), jnp.full(2, 4.0), no, no, ratio, 0.5)
+        >>> estimate.target.tolist(), estimate.advantage.tolist()
+        ([2.25, 3.0], [2.25, 3.0])
+    """
+    ratio = jnp.exp(log_ratio)
+    rho, c = jnp.minimum(rho_bar, ratio), jnp.minimum(c_bar, ratio)
+    surprise = reward + discount * jnp.where(terminated, 0.0, next_value) - value
+    carried = episode_discounts(terminated, truncated, discount)
+    # v_s − V(x_s) is itself a discounted sum, of corrected surprises.
+    correction = discounted_returns(rho * surprise, carried * c, jnp.zeros_like(surprise))
+    following = jnp.append(correction[1:], 0.0)
+    return VTrace(value + correction, rho * (surprise + carried * following))
+
+
+def following_values(
+    value_of: Callable[[Real[Array, " observation"]], Float[Array, ""]],
+    value: Float[Array, " time"],
+    next_observation: Real[Array, "time observation"],
+    truncated: Bool[Array, " time"],
+) -> Float[Array, " time"]:
+    """v(s_{t+1}) of one sequence, from v(s_t) wherever what follows step t is what step t + 1 saw.
+
+    It is not so at the last step and at truncated ones, where another episode begins. ``value_of`` is evaluated for
+    these alone: as often as there are, and under ``vmap`` as often as in the sequence that has most. What stands at a
+    terminated step means nothing.
+
+    Args:
+        value_of: v, of a single observation.
+        value: v(s_t).
+        next_observation: s_{t+1}, the final observation where an episode ends.
+        truncated: whether the time limit ended the episode at step t.
+
+    Returns:
+        v(s_{t+1}), in the units of ``value``.
+
+    Example:
+        >>> seen, then = jnp.array([[1.0], [2.0], [7.0]]), jnp.array([[2.0], [3.0], [8.0]])
+        >>> value_of = lambda observation: 10 * observation[0]
+        >>> following_values(value_of, 10 * seen[:, 0], then, jnp.array([False, True, False])).tolist()
+        [20.0, 30.0, 80.0]
+    """
+
+    # A loop and no conditional: under vmap a conditional evaluates both of its branches always, while a loop
+    # ends as soon as no sequence has rows left.
+    def evaluate_next(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        left, following = state
+        step = jnp.argmax(left)
+        return left.at[step].set(False), following.at[step].set(value_of(next_observation[step]))
+
+    start = (truncated.at[-1].set(True), jnp.roll(value, -1))
+    _, following = jax.lax.while_loop(lambda state: state[0].any(), evaluate_next, start)
+    return following
 
 
 def episode_discounts(

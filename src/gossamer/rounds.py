@@ -36,12 +36,12 @@ class AgentRound(NamedTuple):
     """What one agent reports of one round, as sums: reports of several rounds add up to one of them together.
 
     Steps are real transitions; padding is none. ``info`` holds the algorithm's scalars, ``updates`` how many
-    adaptations they are sums over.
+    adaptations they are sums over. On the host they are arrays of numpy.
     """
 
-    env_steps: Int[Array, ""]
+    env_steps: Int[Any, ""]
     finished: Finished
-    updates: Float[Array, ""]
+    updates: Float[Any, ""]
     info: Info
 
 

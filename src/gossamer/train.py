@@ -5,6 +5,8 @@ run is shown to a person is the reporter's.
 """
 
 import hashlib
+import json
+import math
 import signal
 import sys
 import time
@@ -19,11 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gossamer import checkpoints
+from gossamer.certificate import Verdict
 from gossamer.checkpoints import Checkpoint
 from gossamer.engines import Engine, Report, Traffic, engine_of
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, Parts, build, on_host, population_shape, tree_bytes
 from gossamer.mixing import RULES
+from gossamer.power import EnergyMeter, PowerReading
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.records import (
     EventLog,
@@ -34,6 +38,7 @@ from gossamer.records import (
     read_metrics,
     replace_config,
     summarise,
+    write_json,
 )
 from gossamer.runtimes.vectorised import Population
 from gossamer.serialization import from_data, to_data
@@ -41,6 +46,7 @@ from gossamer.topologies import NAMES
 from gossamer.types import Finished
 
 _SECONDS_PER_CHUNK = 1.0
+_BEST = "best"
 
 
 class Interrupted(Exception):
@@ -121,7 +127,7 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
             raise InputError(
                 f"rounds is {experiment.rounds}; {run} has already run {restored.done}, which is the least"
             )
-        with _open_all(folders, restored.totals, restored.offsets) as logs:
+        with _open_all(folders, restored.totals, restored.offsets, experiment.keep_best) as logs:
             if rounds is not None:
                 _extend({run, *folders}, rounds)
             population = engine.restore(restored.population)
@@ -162,13 +168,23 @@ def run_folders(run: Path) -> list[Path]:
     return [_seed_folder(run, seed) for seed in _seeds(experiment)]
 
 
-def restore_population(run: Path) -> tuple[Experiment, Parts, Population]:
-    """A run's experiment, its parts, and its population ``[seed, agent, ...]`` at the newest checkpoint."""
+def restore_population(run: Path, best: bool = False) -> tuple[Experiment, Parts, Population]:
+    """A run's experiment, its parts, and its population ``[seed, agent, ...]`` at the newest checkpoint.
+
+    Args:
+        run: a folder that ``train`` made.
+        best: take each seed's best checkpoint, wherever in training it was.
+
+    Raises:
+        InputError: there is no run, or no such checkpoint.
+    """
     experiment = load_experiment(run)
     parts = build(experiment)
     folders = run_folders(run)
     if not _has_begun(folders):
         raise InputError(f"{run} holds no checkpoint yet; wait until its first one is written")
+    if best:
+        return experiment, parts, _restore_best(experiment, parts, folders)
     return experiment, parts, _restore(experiment, parts, folders).population
 
 
@@ -191,11 +207,47 @@ class _Restored(NamedTuple):
         return int(self.population.round)
 
 
+class Recent(NamedTuple):
+    """Returns since the last checkpoint."""
+
+    episodes: int = 0
+    total: float = 0.0
+
+    @property
+    def mean(self) -> float | None:
+        """Over episodes; None where none has ended."""
+        return self.total / self.episodes if self.episodes else None
+
+    def and_then(self, rows: Sequence[dict[str, Any]]) -> "Recent":
+        """With those of some rows of the metrics more."""
+        ended = [row for row in rows if row["episodes"]]
+        total = sum(row["episodes"] * row["episodic_return"] for row in ended)
+        return Recent(self.episodes + sum(row["episodes"] for row in ended), self.total + total)
+
+
+class Best:
+    """The checkpoint before which returns were highest, and ``best.json``, which says how high."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._file = folder, folder / "best.json"
+        self._mean = (
+            json.loads(self._file.read_text())["episodic_return"] if self._file.exists() else -math.inf
+        )
+
+    def consider(self, checkpoint: Checkpoint, mean: float | None) -> None:
+        """Keep a checkpoint if the mean return before it is the best so far."""
+        if mean is not None and mean > self._mean:
+            checkpoints.save(self._folder / _BEST, checkpoint, keep=1)
+            write_json(self._file, {"round": checkpoint.round, "episodic_return": mean})
+            self._mean = mean
+
+
 class _Logs:
     """One seed's folder while it is written to."""
 
-    def __init__(self, folder: Path, totals: Totals, offset: int):
+    def __init__(self, folder: Path, totals: Totals, offset: int, keep_best: bool):
         self.folder, self.totals = folder, totals
+        self._best, self._since = (Best(folder) if keep_best else None), Recent()
         self._events = EventLog(folder, purge_step=totals.env_steps + 1 if offset else None)
         self.metrics = MetricsLog(folder / "metrics.jsonl")
         self.metrics.truncate(offset)
@@ -207,12 +259,17 @@ class _Logs:
         for row in rows:
             self._events.write(row["env_steps"], _scalars(row))
         self._events.flush()
+        self._since = self._since.and_then(rows)
         self.totals = Totals(rows[-1]["env_steps"], rows[-1]["time"]["seconds"])
 
     def save(self, number: int, state: Any) -> None:
         self.metrics.sync()
         metadata = {"metrics_offset": self.metrics.offset, **self.totals._asdict()}
-        checkpoints.save(self.folder / "checkpoints", Checkpoint(number, state, metadata))
+        checkpoint = Checkpoint(number, state, metadata)
+        checkpoints.save(self.folder / "checkpoints", checkpoint)
+        if self._best is not None:
+            self._best.consider(checkpoint, self._since.mean)
+        self._since = Recent()
 
     def close(self) -> None:
         self.metrics.close()
@@ -232,8 +289,15 @@ def _config(experiment: Experiment, parts: Parts, engine: Engine) -> dict[str, A
         "experiment": to_data(experiment),
         "resume": engine.resumes,
         "weights_digest": _digest(parts),
-        "provenance": provenance(),
+        "provenance": {**provenance(), "power": _sensors()},
     }
+
+
+def _sensors() -> str:
+    """Whether the machine's use of power can be recorded, and if not, why."""
+    with EnergyMeter() as meter:
+        reading = meter.read()
+    return "recorded" if reading.why_not is None else f"not available: {reading.why_not}"
 
 
 def _digest(parts: Parts) -> str:
@@ -291,7 +355,8 @@ def _start(
     if parts.mailbox is not None:
         mail = tree_bytes(population_shape(parts.algorithm, experiment, parts.mailbox, parts.tasks).mail)
         reporter.say(f"messages in flight and inboxes take {mail / 2**20:.1f} MiB")
-    with _open_all(folders, [Totals()] * len(folders), [0] * len(folders)) as logs:
+    nothing = [Totals()] * len(folders)
+    with _open_all(folders, nothing, [0] * len(folders), experiment.keep_best) as logs:
         population = engine.start()
         _save_all(logs, engine.saved(population), 0)
         _drive(experiment, parts, engine, population, logs, out, reporter, stop)
@@ -342,11 +407,13 @@ def _extend(folders: set[Path], rounds: int) -> None:
 
 
 @contextmanager
-def _open_all(folders: list[Path], totals: list[Totals], offsets: list[int]) -> Iterator[list[_Logs]]:
+def _open_all(
+    folders: list[Path], totals: list[Totals], offsets: list[int], keep_best: bool
+) -> Iterator[list[_Logs]]:
     with ExitStack() as stack:
         logs = []
         for folder, total, offset in zip(folders, totals, offsets, strict=True):
-            logs.append(_Logs(folder, total, offset))
+            logs.append(_Logs(folder, total, offset, keep_best))
             stack.callback(logs[-1].close)
         yield logs
 
@@ -371,6 +438,18 @@ def _restore(experiment: Experiment, parts: Parts, folders: list[Path]) -> _Rest
     totals = [Totals(each.metadata["env_steps"], each.metadata["seconds"]) for each in saved]
     offsets = [each.metadata["metrics_offset"] for each in saved]
     return _Restored(Population(*state, round=jnp.asarray(common, jnp.int32)), totals, offsets)
+
+
+def _restore_best(experiment: Experiment, parts: Parts, folders: list[Path]) -> Population:
+    missing = [folder for folder in folders if not checkpoints.rounds(folder / _BEST)]
+    if missing:
+        raise InputError(
+            f"{missing[0]} holds no best checkpoint; train with --keep-best True, until an episode has ended"
+        )
+    like = _saved_shape(experiment, parts)
+    saved = [checkpoints.restore_newest(folder / _BEST, like) for folder in folders]
+    state = jax.tree.map(_stacked, *(each.state for each in saved))
+    return Population(*state, round=jnp.asarray(max(each.round for each in saved), jnp.int32))
 
 
 def _stacked(*leaves: Any) -> Any:
@@ -409,7 +488,7 @@ def _drive(
     """The loop: some rounds, their rows to the logs, a checkpoint where one is due."""
     done, every = int(population.round), experiment.record_every
     pace, pending = _Pace(), None
-    with reporter:
+    with reporter, EnergyMeter() as meter:
         while done < experiment.rounds:
             length = min(pace.rounds, engine.most_rounds(every), _to_boundary(done, experiment))
             if stop:
@@ -418,7 +497,7 @@ def _drive(
             population, reports = engine.advance(population, length, every)
             elapsed = time.perf_counter() - started
             done += length
-            complete, pending = _merge(pending, _timed(reports, elapsed), every)
+            complete, pending = _merge(pending, _timed(reports, elapsed, _used(meter.read())), every)
             _write_rows(parts, logs, complete, done - (pending.report.rounds if pending else 0))
             _require_finite(reports, parts, done - length, logs)
             pace.learn(length, elapsed)
@@ -435,22 +514,30 @@ def _drive(
 
 
 class Timed(NamedTuple):
-    """A report, and the seconds that its rounds took."""
+    """A report, the seconds that its rounds took, and what the machine had used by then."""
 
     report: Report
     seconds: float
+    power: dict[str, float] = {}  # noqa: RUF012  (a default of a NamedTuple, which nobody changes)
 
 
-def _timed(reports: list[Report], elapsed: float) -> list[Timed]:
+def _timed(reports: list[Report], elapsed: float, power: dict[str, float]) -> list[Timed]:
     rounds = sum(report.rounds for report in reports)
-    return [Timed(report, elapsed * report.rounds / rounds) for report in reports]
+    return [Timed(report, elapsed * report.rounds / rounds, power) for report in reports]
+
+
+def _used(reading: PowerReading) -> dict[str, float]:
+    """What the machine's sensors say since this process took the run up; nothing where there are none."""
+    known = {name: value for name, value in reading._asdict().items() if isinstance(value, float)}
+    return known if len(known) > 1 else {}  # time alone is no power
 
 
 def _merge(pending: Timed | None, new: list[Timed], every: int) -> tuple[list[Timed], Timed | None]:
     """Reports of ``every`` rounds each, and the last one if more of its rounds are to come."""
     if pending is not None:
         first, *new = new
-        new = [Timed(pending.report.and_then(first.report), pending.seconds + first.seconds), *new]
+        both = pending.report.and_then(first.report)
+        new = [Timed(both, pending.seconds + first.seconds, first.power), *new]
     if new[-1].report.rounds < every:
         return new[:-1], new[-1]
     return new, None
@@ -500,13 +587,14 @@ def record_rows(
         totals: what the run had used before.
     """
     rows = []
-    for report, seconds in reports:
+    for report, seconds, power in reports:
         record = _at(report.record, seed)
         if not record.finite.all():
             break
         done += report.rounds
         totals = Totals(totals.env_steps + int(record.agents.env_steps.sum()), totals.seconds + seconds)
-        rows.append(_row(parts, report._replace(record=record), seed, done, totals, seconds))
+        row = _row(parts, report._replace(record=record), seed, done, totals, seconds)
+        rows.append({**row, "time": {**row["time"], **({"power": power} if power else {})}})
     return rows
 
 
@@ -535,6 +623,8 @@ def _row(
         "consensus_distance": float(report.record.consensus_distance),
         "losses": {name: float(values.sum() / updates) for name, values in agents.info.items()},
         "messages": _messages(parts, report.traffic, seed),
+        **_certificate(report.certificate),
+        **_correlation(report.correlation),
         "agent_return": summarise(_per_episode(Finished(*(each.sum(-1) for each in finished))).returns),
         "task_return": summarise(per_task.returns),
         "time": {
@@ -563,8 +653,12 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def _messages(parts: Parts, traffic: Traffic, seed: int) -> dict[str, Any]:
-    """What was exchanged: counts, bytes handed to links, and ages (updates) of what was combined."""
-    sent, lost, combined, total_age, oldest = (int(each[seed]) for each in traffic)
+    """What was exchanged: counts, bytes handed to links, and ages (updates) of what was combined.
+
+    ``ages[a]`` counts messages of age a; from 16 on they are counted together.
+    """
+    sent, lost, combined, total_age, oldest = (int(each[seed]) for each in traffic[:5])
+    ages = traffic.ages[seed].tolist()
     return {
         "sent": sent,
         "lost": lost,
@@ -573,7 +667,29 @@ def _messages(parts: Parts, traffic: Traffic, seed: int) -> dict[str, Any]:
         "links_down": lost / sent if sent else 0.0,
         "mean_age": total_age / combined if combined else None,
         "oldest": oldest,
+        "ages": ages[: max((age for age, count in enumerate(ages) if count), default=-1) + 1],
     }
+
+
+def _certificate(verdict: Verdict | None) -> dict[str, Any]:
+    """How far apart agents were, and the bound that the events since the beginning put on it."""
+    if verdict is None:
+        return {}
+    return {
+        "certificate": {
+            "distance": verdict.distance,
+            "bound": verdict.bound,
+            "printed_bound": verdict.printed,
+            "holds": verdict.holds,
+        }
+    }
+
+
+def _correlation(matrix: np.ndarray | None) -> dict[str, Any]:
+    """Pearson's correlation of the agents' last gradients; null where one had no direction."""
+    if matrix is None:
+        return {}
+    return {"gradient_correlation": [[_mean(np.array([value])) for value in row] for row in matrix]}
 
 
 def _scalars(row: dict[str, Any]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, Real
 Key: TypeAlias = PRNGKeyArray
 Params: TypeAlias = Any  # a pytree of float arrays
 Message: TypeAlias = Any  # a pytree of float arrays: what peers may see of a learner
-Info: TypeAlias = Mapping[str, Float[Array, ""]]  # named scalars that are only reported, never carried on
+Info: TypeAlias = Mapping[str, Float[Any, ""]]  # named scalars that are only reported, never carried on
 
 
 @dataclass(frozen=True)

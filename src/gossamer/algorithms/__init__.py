@@ -1,7 +1,8 @@
 """What an agent learns with: the contract, and the algorithms under it."""
 
 from gossamer.algorithms.a2c import A2C
+from gossamer.algorithms.impala import Impala
 from gossamer.algorithms.protocol import Algorithm, adapt, combine
 from gossamer.algorithms.siac import SiAC
 
-__all__ = ["A2C", "Algorithm", "SiAC", "adapt", "combine"]
+__all__ = ["A2C", "Algorithm", "Impala", "SiAC", "adapt", "combine"]

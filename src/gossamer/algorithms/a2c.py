@@ -5,24 +5,32 @@ of the tasks, the graph and the schedule. Nothing here talks to anyone.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 import tyro
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Num, Real
 
 from gossamer.algorithms.hyperparameters import traced
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import Categorical, DiagonalGaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
-from gossamer.networks import Activation, ActorCriticMLP
+from gossamer.networks import (
+    SMALLEST_IMAGE,
+    Activation,
+    ActorCriticMLP,
+    ActorCriticNetwork,
+    NatureCNN,
+    Precision,
+)
 from gossamer.normalisation import Moments
-from gossamer.returns import generalised_advantages
-from gossamer.types import Box, Estimate, Info, Key, Learner, Spaces, Trajectory
+from gossamer.returns import following_values, generalised_advantages
+from gossamer.types import Box, Estimate, Frames, Info, Key, Learner, Spaces, Trajectory
 
-Network: TypeAlias = Literal["separate", "shared"]
+Network: TypeAlias = Literal["separate", "shared", "nature"]
 Normalise: TypeAlias = Literal["nothing", "observations", "observations_and_rewards"]
 Statistics: TypeAlias = Literal["local", "mixed"]
 
@@ -66,6 +74,9 @@ class A2C:
     ``statistics`` says so. The reward is divided by the standard deviation of discounted sums of rewards since the
     batch's start or the episode's.
 
+    Observations that are frames need the network ``nature``, and ``activation="relu"``. What follows a step is then
+    valued only where the next step did not see it: a forward pass through convolutions is what an update costs.
+
     Defaults are those of Diff-A2C in appendix A.3, and GALA's of table 2 where Diff-DAC is silent
     (``value_coefficient``, ``max_gradient_norm``). Numbers are traced: changing them compiles nothing.
 
@@ -88,7 +99,11 @@ class A2C:
     activation: Activation = "tanh"
     """Activation of the hidden layers."""
     network: Network = "separate"
-    """Whether actor and critic have hidden layers of their own or share them."""
+    """Whether actor and critic have hidden layers of their own or share them; nature: convolutions, all shared."""
+    convolution_widths: tuple[int, int, int] = (32, 64, 64)
+    """Channels of the nature network's convolutions; GALA's published program has 32 in the last."""
+    precision: Precision = "float32"
+    """What the nature network's convolutions and hidden layers compute in; parameters are float32."""
     optimiser: str = "rmsprop"
     """rmsprop, adam, or the name of any optax optimiser that needs a learning rate only (sgd, adamw, lion, ...)."""
     weighting: Weighting = "transitions"
@@ -113,21 +128,25 @@ class A2C:
     """γ, the discount per step, in [0, 1]."""
     trace_decay: float = 1.0
     """λ of generalised advantage estimation, in [0, 1]; 1 gives n-step returns."""
+    reward_clip: float = 0.0
+    """The learner sees rewards clipped to ± this, before they are normalised; 0 for no limit."""
 
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise InputError(f"hidden is {self.hidden}; it must hold at least one width, each at least 1")
         require_choice("activation", self.activation, ("relu", "tanh"))
-        require_choice("network", self.network, ("separate", "shared"))
+        require_choice("network", self.network, ("separate", "shared", "nature"))
+        require_choice("precision", self.precision, ("float32", "bfloat16"))
         require_choice("weighting", self.weighting, ("transitions", "tasks"))
         require_choice("normalise", self.normalise, ("nothing", "observations", "observations_and_rewards"))
         require_choice("statistics", self.statistics, ("local", "mixed"))
         for name in ("learning_rate", "epsilon"):
             require_positive(name, getattr(self, name))
-        for name in ("max_gradient_norm", "entropy_coefficient", "value_coefficient"):
+        for name in ("max_gradient_norm", "entropy_coefficient", "value_coefficient", "reward_clip"):
             require_non_negative(name, getattr(self, name))
         for name in ("decay", "discount", "trace_decay"):
             require_within(name, getattr(self, name), 0.0, 1.0)
+        _require_fitting_network(self)
         _require_descent(
             self.optimiser, _optimiser_named(self.optimiser, self.learning_rate, self.decay, self.epsilon)
         )
@@ -146,7 +165,7 @@ class A2C:
         return Learner(params, optimiser, updates=jnp.zeros((), jnp.int32))
 
     def policy(
-        self, params: A2CParams, observation: Float[Array, "*batch observation"]
+        self, params: A2CParams, observation: Real[Array, "*batch observation"]
     ) -> Categorical | DiagonalGaussian:
         """The distribution of actions."""
         return self._policy_of(
@@ -154,13 +173,13 @@ class A2C:
         )
 
     def value(
-        self, params: A2CParams, observation: Float[Array, "*batch observation"]
+        self, params: A2CParams, observation: Real[Array, "*batch observation"]
     ) -> Float[Array, "*batch"]:
         """v_ξ(s), in units of the (normalised) return."""
         return self._network.value_of(params.network, self._seen(params, observation))
 
     def act(
-        self, params: A2CParams, key: Key, observation: Float[Array, " observation"]
+        self, params: A2CParams, key: Key, observation: Real[Array, " observation"]
     ) -> tuple[Num[Array, "*action"], Float[Array, ""]]:
         """A sampled, unclipped action for one observation, and its log-probability."""
         policy = self.policy(params, observation)
@@ -168,37 +187,27 @@ class A2C:
         return action, policy.log_prob(action)
 
     def act_greedily(
-        self, params: A2CParams, observation: Float[Array, " observation"]
+        self, params: A2CParams, observation: Real[Array, " observation"]
     ) -> Num[Array, "*action"]:
         """The most probable action for one observation."""
         return self.policy(params, observation).mode()
 
     def estimate(self, params: A2CParams, trajectory: Trajectory) -> Estimate:
         """Advantages (45) with bootstrap at the batch's end and at time limits, and the critic's targets."""
-        value = self.value(params, trajectory.observation)
-        over_env = jax.vmap(generalised_advantages, in_axes=(1, 1, 1, 1, 1, None, None), out_axes=1)
-        advantage = over_env(
-            self._earned(params, trajectory.reward),
-            value,
-            self.value(params, trajectory.next_observation),
-            trajectory.terminated,
-            trajectory.truncated,
-            jnp.asarray(self.discount),
-            jnp.asarray(self.trace_decay),
-        )
-        return Estimate(advantage, value + advantage)
+        return self._estimate(params, trajectory, self.value(params, trajectory.observation))
 
     def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[A2CGradient, Info]:
         """The loss's gradient, averaged over real transitions, before any clipping."""
         del key
         params = learner.params
-        estimate = jax.lax.stop_gradient(self.estimate(params, trajectory))
         weight = transition_weights(trajectory, self.weighting)
 
         def loss(trained: tuple[Any, Any]) -> tuple[Array, Info]:
             current = params._replace(network=trained[0], log_scale=trained[1])
             seen = self._seen(current, trajectory.observation)
             outputs, value = self._network.outputs_of(current.network, seen)
+            # From the loss's own values: convolutions of the same frames are not computed twice.
+            estimate = jax.lax.stop_gradient(self._estimate(params, trajectory, value))
             policy = self._policy_of(outputs, current)
             policy_loss = -jnp.sum(weight * policy.log_prob(trajectory.action) * estimate.advantage)
             value_loss = jnp.sum(weight * (value - estimate.target) ** 2)
@@ -249,10 +258,11 @@ class A2C:
         return self.normalise == "observations_and_rewards"
 
     @property
-    def _network(self) -> ActorCriticMLP:
-        return ActorCriticMLP(
-            self.hidden, self.spaces.action.size, self.activation, shared=self.network == "shared"
-        )
+    def _network(self) -> ActorCriticNetwork:
+        outputs, frames = self.spaces.action.size, self.spaces.frames
+        if frames is not None:
+            return NatureCNN(frames, outputs, self.convolution_widths, self.hidden, self.precision)
+        return ActorCriticMLP(self.hidden, outputs, self.activation, shared=self.network == "shared")
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:
@@ -261,6 +271,30 @@ class A2C:
             optax.clip_by_global_norm(limit),
             _optimiser_named(self.optimiser, self.learning_rate, self.decay, self.epsilon),
         )
+
+    def _estimate(
+        self, params: A2CParams, trajectory: Trajectory, value: Float[Array, "time env"]
+    ) -> Estimate:
+        """The estimate, where v(s_t) is known already."""
+        over_env = jax.vmap(generalised_advantages, in_axes=(1, 1, 1, 1, 1, None, None), out_axes=1)
+        advantage = over_env(
+            self._earned(params, trajectory.reward),
+            value,
+            self._following_values(params, trajectory, value),
+            trajectory.terminated,
+            trajectory.truncated,
+            jnp.asarray(self.discount),
+            jnp.asarray(self.trace_decay),
+        )
+        return Estimate(advantage, value + advantage)
+
+    def _following_values(self, params: A2CParams, trajectory: Trajectory, value: Array) -> Array:
+        if self.spaces.frames is None:
+            return self.value(params, trajectory.next_observation)
+        over_env = jax.vmap(
+            partial(following_values, partial(self.value, params)), in_axes=(1, 1, 1), out_axes=1
+        )
+        return over_env(value, trajectory.next_observation, trajectory.truncated)
 
     def _policy_of(self, outputs: Array, params: A2CParams) -> Categorical | DiagonalGaussian:
         if not isinstance(self.spaces.action, Box):
@@ -271,16 +305,22 @@ class A2C:
         return params.observation.standardise(observation) if self._normalises_observations else observation
 
     def _earned(self, params: A2CParams, reward: Array) -> Array:
+        reward = self._clipped(reward)
         if not self._normalises_rewards:
             return reward
         return jnp.clip(reward / jnp.sqrt(params.reward.variance[0] + 1e-8), -10.0, 10.0)
+
+    def _clipped(self, reward: Array) -> Array:
+        limit = jnp.where(self.reward_clip > 0, self.reward_clip, jnp.inf)
+        return jnp.clip(reward, -limit, limit)
 
     def _batch_statistics(self, trajectory: Trajectory) -> tuple[Any, Any]:
         observation, reward = (), ()
         if self._normalises_observations:
             observation = Moments.of(trajectory.observation, trajectory.mask)
         if self._normalises_rewards:
-            reward = Moments.of(_sums_so_far(trajectory, self.discount)[..., None], trajectory.mask)
+            seen = trajectory._replace(reward=self._clipped(trajectory.reward))
+            reward = Moments.of(_sums_so_far(seen, self.discount)[..., None], trajectory.mask)
         return observation, reward
 
 
@@ -295,6 +335,40 @@ def _sums_so_far(trajectory: Trajectory, discount: Any) -> Float[Array, "time en
     ended = trajectory.terminated | trajectory.truncated
     _, sums = jax.lax.scan(forward, jnp.zeros_like(trajectory.reward[0]), (trajectory.reward, ended))
     return sums
+
+
+def _require_fitting_network(a2c: A2C) -> None:
+    """Refuse frames without the network for them, the network without frames, and what neither of them has."""
+    frames = a2c.spaces.frames
+    if frames is None:
+        if a2c.network == "nature":
+            raise InputError(
+                "network is 'nature', but the observations are no frames; it must be separate or shared"
+            )
+        if a2c.precision != "float32":
+            raise InputError(f"precision is {a2c.precision!r}; networks other than nature compute in float32")
+        return
+    _require_fitting_frames(a2c.spaces, frames)
+    if a2c.network != "nature":
+        raise InputError(f"network is {a2c.network!r}, but the observations are frames; it must be nature")
+    if a2c.activation != "relu":
+        raise InputError(f"activation is {a2c.activation!r}; that of the nature network must be relu")
+    if min(a2c.convolution_widths) < 1:
+        raise InputError(f"convolution_widths is {a2c.convolution_widths}; each must be at least 1")
+    if a2c.normalise != "nothing":
+        raise InputError(f"normalise is {a2c.normalise!r}; it must be nothing where observations are frames")
+
+
+def _require_fitting_frames(spaces: Spaces, frames: Frames) -> None:
+    if frames.size != spaces.observation_size:
+        raise InputError(
+            f"observation_size is {spaces.observation_size}, but {frames} has {frames.size} bytes"
+        )
+    if min(frames.height, frames.width) < SMALLEST_IMAGE:
+        raise InputError(
+            f"frames are {frames.height}×{frames.width} pixels; the nature network needs at least "
+            f"{SMALLEST_IMAGE}×{SMALLEST_IMAGE}"
+        )
 
 
 def _optimiser_named(name: str, learning_rate: Any, decay: Any, epsilon: Any) -> optax.GradientTransformation:

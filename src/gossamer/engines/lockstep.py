@@ -199,9 +199,9 @@ class _Events:
         links, parts = self._parts.links, self._parts
         phases = (np.arange(self._done, self._done + length)) % links.period
         self._done += length
-        sent = np.full(len(parts.seeds), (links.weight[phases] > 0).sum())
-        zero = np.zeros_like(sent)
-        return Traffic(sent, zero, sent, zero, zero)
+        sent = int((links.weight[phases] > 0).sum())
+        seeds, fresh = len(parts.seeds), np.zeros(sent, np.int64)
+        return Traffic.of(np.full(seeds, sent), np.zeros(seeds, np.int64), [fresh] * seeds)
 
 
 def _stacked(deliveries: list[Delivery]) -> Delivery:
@@ -209,13 +209,13 @@ def _stacked(deliveries: list[Delivery]) -> Delivery:
 
 
 def _traffic(waves: list[list[Wave]]) -> Traffic:
-    def of(measure: Callable[[Wave], Any], total: Callable[[Any], Any] = np.sum) -> Int[np.ndarray, " seed"]:
-        return np.array([total([measure(wave) for wave in seed]) for seed in zip(*waves, strict=True)])
+    def of(measure: Callable[[Wave], Any]) -> Int[np.ndarray, " seed"]:
+        return np.array([sum(measure(wave) for wave in seed) for seed in zip(*waves, strict=True)])
 
-    return Traffic(
+    return Traffic.of(
         sent=of(lambda wave: wave.sent.sum()),
         lost=of(lambda wave: wave.lost.sum() + wave.overtaken.sum()),
-        combined=of(lambda wave: (wave.age >= 0).sum()),
-        total_age=of(lambda wave: wave.age[wave.age >= 0].sum()),
-        oldest=of(lambda wave: wave.age.max(initial=0), np.max),
+        ages=[
+            np.concatenate([wave.age[wave.age >= 0] for wave in seed]) for seed in zip(*waves, strict=True)
+        ],
     )

@@ -1,42 +1,80 @@
 """What advances a population by some rounds, and what it reports; folders and progress are not its."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
+from gossamer.certificate import Verdict
 from gossamer.runtimes.vectorised import Population, RoundRecord
 
 Resume: TypeAlias = Literal["exact", "learner-exact"]
 
 
+AGES = 16  # from this age on messages are counted together
+
+
 class Traffic(NamedTuple):
-    """Messages of some rounds, per seed: handed to links, lost on them, combined; ages in updates."""
+    """Messages of some rounds, per seed: handed to links, lost on them, combined; ages in updates.
+
+    ``ages[s, a]`` counts those combined at age a; the last column those of its age or older.
+    """
 
     sent: Int[np.ndarray, " seed"]
     lost: Int[np.ndarray, " seed"]
     combined: Int[np.ndarray, " seed"]
     total_age: Int[np.ndarray, " seed"]
     oldest: Int[np.ndarray, " seed"]
+    ages: Int[np.ndarray, "seed age"]
+
+    @classmethod
+    def of(
+        cls, sent: Int[np.ndarray, " seed"], lost: Int[np.ndarray, " seed"], ages: Sequence[np.ndarray]
+    ) -> "Traffic":
+        """With the ages of all messages that each seed combined.
+
+        Example:
+            >>> traffic = Traffic.of(np.array([5]), np.array([1]), [np.array([0, 2, 2, 40])])
+            >>> traffic.combined.tolist(), traffic.total_age.tolist(), traffic.oldest.tolist()
+            ([4], [44], [40])
+            >>> traffic.ages[0, :3].tolist(), traffic.ages[0, -1]
+            ([1, 0, 2], np.int64(1))
+        """
+        return cls(
+            sent,
+            lost,
+            combined=np.array([len(each) for each in ages], np.int64),
+            total_age=np.array([each.sum() for each in ages], np.int64),
+            oldest=np.array([each.max(initial=0) for each in ages], np.int64),
+            ages=np.stack([np.bincount(np.minimum(each, AGES), minlength=AGES + 1) for each in ages]),
+        )
 
     @classmethod
     def none(cls, seeds: int) -> "Traffic":
         """No message."""
-        return cls(*(np.zeros(seeds, np.int64) for _ in cls._fields))
+        nothing = np.zeros(seeds, np.int64)
+        return cls.of(nothing, nothing, [np.zeros(0, np.int64)] * seeds)
 
     def and_then(self, later: "Traffic") -> "Traffic":
         """That of both stretches of rounds."""
-        sums = (a + b for a, b in zip(self[:-1], later[:-1], strict=True))
-        return Traffic(*sums, oldest=np.maximum(self.oldest, later.oldest))
+        sums = (a + b for a, b in zip(self, later, strict=True))
+        return Traffic(*sums)._replace(oldest=np.maximum(self.oldest, later.oldest))
 
 
 class Report(NamedTuple):
-    """What happened in some successive rounds that share a record; leaves ``[seed, ...]`` on the host."""
+    """What happened in some successive rounds that share a record; leaves ``[seed, ...]`` on the host.
+
+    ``certificate`` says how far apart the agents were at the end and how far they could be, where that is certified;
+    ``correlation`` how alike the last gradients of agents were, where that is asked for.
+    """
 
     rounds: int
     record: RoundRecord
     traffic: Traffic
+    certificate: Verdict | None = None
+    correlation: Float[np.ndarray, "agent agent"] | None = None
 
     def and_then(self, later: "Report") -> "Report":
         """The report of both stretches of rounds."""
@@ -45,7 +83,8 @@ class Report(NamedTuple):
             consensus_distance=later.record.consensus_distance,
             finite=self.record.finite & later.record.finite,
         )
-        return Report(self.rounds + later.rounds, record, self.traffic.and_then(later.traffic))
+        traffic = self.traffic.and_then(later.traffic)
+        return later._replace(rounds=self.rounds + later.rounds, record=record, traffic=traffic)
 
 
 @runtime_checkable

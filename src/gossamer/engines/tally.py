@@ -85,6 +85,5 @@ class Tally:
 
 
 def _traffic_of(update: Update) -> Traffic:
-    ages = update.ages
-    counts = (update.sent, update.lost, len(ages), ages.sum(), ages.max(initial=0))
-    return Traffic(*(np.array([count], np.int64) for count in counts))
+    sent, lost = np.array([update.sent], np.int64), np.array([update.lost], np.int64)
+    return Traffic.of(sent, lost, [update.ages])

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gossamer.certificate import Verdict
+from gossamer.correlation import correlation
 from gossamer.engines.protocol import Report, Resume, stretches
 from gossamer.engines.tally import Place, Tally
 from gossamer.engines.workers import Worker
@@ -23,6 +25,7 @@ from gossamer.runtimes.peers import Neighbourhood, Peer
 from gossamer.runtimes.single import apply_alone, spread_alone
 from gossamer.runtimes.threads import Crew, HandOver, Happened, Work
 from gossamer.runtimes.vectorised import Population
+from gossamer.runtimes.witness import Certifier
 from gossamer.types import Learner
 
 
@@ -43,7 +46,8 @@ class ThreadsEngine:
         self._early: deque[Happened] = deque()  # came while all were brought to a stand
         self._crew: Crew | None = None
         self._workers = [
-            Worker(parts, number, _at(parts.tasks, place)) for number, place in enumerate(self._team.places)
+            Worker(parts, number, _at(parts.tasks, place), experiment.correlate)
+            for number, place in enumerate(self._team.places)
         ]
 
     @property
@@ -78,7 +82,9 @@ class ThreadsEngine:
                 self._tally.add(happened.update)
                 self._team.saw(happened)
             distance, finite = jax.device_get(self._spread())
-            reports.append(self._tally.report(length, float(distance), finite))
+            report = self._tally.report(length, float(distance), finite)
+            certificate, alike = self._team.certificate(), self._correlation()
+            reports.append(report._replace(certificate=certificate, correlation=alike))
         return population._replace(round=jnp.asarray(done + rounds, jnp.int32)), reports
 
     def saved(self, population: Population) -> Population:
@@ -129,6 +135,17 @@ class ThreadsEngine:
             tally.add(happened.update)
         return tally.state()
 
+    def _correlation(self) -> Any:
+        """Of the workers' last gradients, if they are kept and everybody has one."""
+        gradients = [worker.last_gradient for worker in self._workers]
+        if any(gradient is None for gradient in gradients):
+            return None
+        flat = [
+            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.device_get(gradient))])
+            for gradient in gradients
+        ]
+        return correlation(np.stack(flat))
+
     def _spread(self) -> Any:
         message = self._parts.algorithm.message
         return spread_alone(tuple(message(learner) for learner in self._team.learners()))
@@ -163,6 +180,10 @@ class Team(Protocol):
         """The newest of every agent."""
         ...
 
+    def certificate(self) -> Verdict | None:
+        """How far apart agents are and can be, if that is certified."""
+        ...
+
     def wake(self) -> None:
         """Make whoever waits look at the gate."""
         ...
@@ -188,7 +209,10 @@ class _Peers:
         # In step, a neighbour may be ahead: its next message must not overwrite the one that is due.
         keep = None if self.in_step else 1
         self._inboxes = [Inbox(each.senders, clock, keep) for each in neighbourhoods]
-        post = HandOver(links, self._inboxes, self._parts.schedule, int(self._parts.seeds[0]))
+        message = self._parts.algorithm.message
+        self._certifier = Certifier([*map(message, learners)]) if self._experiment.certify else None
+        seed = int(self._parts.seeds[0])
+        post = HandOver(links, self._inboxes, self._parts.schedule, seed, self._certifier)
         self._peers = [
             Peer(
                 neighbourhood,
@@ -199,6 +223,7 @@ class _Peers:
                 self._parts.schedule,
                 self._experiment.patience,
                 self.in_step,
+                self._certifier,
             )
             for neighbourhood, worker, inbox in zip(neighbourhoods, workers, self._inboxes, strict=True)
         ]
@@ -214,6 +239,9 @@ class _Peers:
 
     def learners(self) -> list[Learner]:
         return self._newest
+
+    def certificate(self) -> Verdict | None:
+        return self._certifier.verdict() if self._certifier else None
 
     def wake(self) -> None:
         for inbox in self._inboxes:
@@ -255,6 +283,9 @@ class _Central:
 
     def learners(self) -> list[Learner]:
         return [self._centre.read()[0]]
+
+    def certificate(self) -> None:
+        """There is nobody to be apart from."""
 
     def wake(self) -> None:
         """Nobody waits longer than for a gradient that is being computed."""

@@ -4,21 +4,25 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gossamer.experience.device import Steps
+from gossamer.experience import Steps, Unrolls
+from gossamer.experience.ahead import ActorsAhead
 from gossamer.experience.host import HostSteps, streams_of
 from gossamer.experiment import Parts, on_host
+from gossamer.rounds import AgentRound
 from gossamer.runtimes.single import (
     act_alone,
     act_and_adapt_alone,
+    apply_alone,
     collect_alone,
     combine_alone,
     gradient_alone,
     learn_alone,
 )
-from gossamer.types import Collected, Learner, Message
+from gossamer.types import Collected, Finished, Learner, Message
 
 
 class Collector(Protocol):
@@ -57,25 +61,36 @@ class Worker:
         parts: what the experiment is made of.
         number: of the worker; its random numbers are its own.
         tasks: of its environments, leaves ``[env]``.
+        keeps_gradients: whether ``last_gradient`` is wanted.
     """
 
-    def __init__(self, parts: Parts, number: int, tasks: Any):
+    def __init__(self, parts: Parts, number: int, tasks: Any, keeps_gradients: bool = False):
+        self._keeps_gradients, self.last_gradient = keeps_gradients, None
         self._algorithm, self._seed, self._number = parts.algorithm, int(parts.seeds[0]), number
         self._collector: Collector = (
-            _OnHost(parts, number, tasks) if on_host(parts.environment) else _OnDevice(parts, number, tasks)
+            _Ahead(parts, number, tasks)
+            if isinstance(parts.experience, Unrolls)
+            else _collector(parts, number, tasks, parts.experience)
         )
 
     def adapt(self, learner: Learner, done: int) -> tuple[Learner, Any]:
         """A round up to the message."""
+        if self._keeps_gradients:
+            gradient, report = self.gradient(learner, done)
+            return apply_alone(self._algorithm, learner, gradient), report
         if isinstance(self._collector, _OnDevice):
             return self._collector.adapt(learner, done)
         collected = self._collector.collect(learner, done)
-        return learn_alone(self._algorithm, learner, collected, self._seed, self._number, done)
+        learner, report = learn_alone(self._algorithm, learner, collected, self._seed, self._number, done)
+        return learner, self._with_lag(report)
 
     def gradient(self, learner: Learner, done: int) -> tuple[Any, Any]:
         """A round up to the gradient."""
         collected = self._collector.collect(learner, done)
-        return gradient_alone(self._algorithm, learner, collected, self._seed, self._number, done)
+        gradient, report = gradient_alone(self._algorithm, learner, collected, self._seed, self._number, done)
+        if self._keeps_gradients:
+            self.last_gradient = gradient
+        return gradient, self._with_lag(report)
 
     def message(self, learner: Learner) -> Message:
         """What peers may see."""
@@ -108,15 +123,24 @@ class Worker:
         """Let go of simulators."""
         self._collector.close()
 
+    def _with_lag(self, report: AgentRound) -> AgentRound:
+        if not isinstance(self._collector, _Ahead):
+            return report
+        return report._replace(info={**report.info, "policy_lag": self._collector.lag})
+
+
+def _collector(parts: Parts, number: int, tasks: Any, experience: Any) -> "_OnHost | _OnDevice":
+    return (_OnHost if on_host(parts.environment) else _OnDevice)(parts, number, tasks, experience)
+
 
 class _OnDevice:
     """Environments on the device: collecting and learning are one program."""
 
     remembers = True
 
-    def __init__(self, parts: Parts, number: int, tasks: Any):
+    def __init__(self, parts: Parts, number: int, tasks: Any, experience: Any):
         self._parts, self._number, self._tasks = parts, number, tasks
-        self._seed, self._playing = int(parts.seeds[0]), ()
+        self._experience, self._seed, self._playing = experience, int(parts.seeds[0]), ()
 
     def adapt(self, learner: Learner, done: int) -> tuple[Learner, Any]:
         learner, self._playing, report = act_and_adapt_alone(
@@ -128,7 +152,7 @@ class _OnDevice:
             self._number,
             done,
             environment=self._parts.environment,
-            experience=self._parts.experience,
+            experience=self._experience,
         )
         return learner, report
 
@@ -142,7 +166,7 @@ class _OnDevice:
             self._number,
             done,
             environment=self._parts.environment,
-            experience=self._parts.experience,
+            experience=self._experience,
         )
         self._playing = collected.state
         return collected._replace(state=())
@@ -163,11 +187,11 @@ class _OnDevice:
 class _OnHost:
     """Simulators on the host, an object of them for each worker."""
 
-    def __init__(self, parts: Parts, number: int, tasks: Any):
-        assert isinstance(parts.experience, Steps)  # ``build`` refuses whole episodes on the host
+    def __init__(self, parts: Parts, number: int, tasks: Any, experience: Any):
+        assert isinstance(experience, Steps)  # ``build`` refuses whole episodes on the host
         self._algorithm, self._seed, self._number = parts.algorithm, int(parts.seeds[0]), number
         streams = streams_of(np.array([self._seed]), np.array([number]), len(jax.tree.leaves(tasks)[0]))
-        self._host = HostSteps(parts.environment, parts.experience.steps, tasks, streams[0, 0])
+        self._host = HostSteps(parts.environment, experience.steps, tasks, streams[0, 0])
 
     def collect(self, learner: Learner, done: int) -> Collected:
         def act(step: int, seen: Array) -> tuple[Array, Array]:
@@ -190,3 +214,81 @@ class _OnHost:
 
     def close(self) -> None:
         self._host.close()
+
+
+class _Ahead:
+    """Actors that collect with parameters of a few updates ago, each with a part of the environments."""
+
+    remembers = False
+
+    def __init__(self, parts: Parts, number: int, tasks: Any):
+        assert isinstance(parts.experience, Unrolls)
+        self._experience, self._environments = parts.experience, len(jax.tree.leaves(tasks)[0])
+        self._share = self._environments // self._experience.actors
+        self._actors = [
+            # Random numbers of actors are apart from each other's and from those of other agents' actors.
+            _collector(
+                parts,
+                number * self._experience.actors + actor,
+                jax.tree.map(lambda leaf, a=actor: leaf[self._slice(a)], tasks),
+                Steps(self._experience.steps),
+            )
+            for actor in range(self._experience.actors)
+        ]
+        self._ahead: ActorsAhead | None = None
+        self.lag = 0.0
+
+    def collect(self, learner: Learner, done: int) -> Collected:
+        if self._ahead is None:
+            self._ahead = self._begin(learner.params)
+        else:
+            self._ahead.publish(learner.params)
+        batch = self._ahead.take()
+        self.lag = float(batch.lag.mean())
+        # Whoever's unrolls they are, episodes are counted where their environment is.
+        finished = Finished(
+            *(
+                np.bincount(np.asarray(batch.trajectory.task), total, minlength=self._environments)
+                for total in batch.finished
+            )
+        )
+        return Collected((), batch.trajectory, finished)
+
+    def start(self, playing: Any) -> None:
+        for actor, collector in enumerate(self._actors):
+            collector.start(jax.tree.map(lambda leaf, a=actor: leaf[self._slice(a)], playing))
+
+    def state(self) -> Any:
+        return ()
+
+    def restore(self, state: Any) -> None:
+        del state
+
+    def close(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+        for collector in self._actors:
+            collector.close()
+
+    def _begin(self, params: Any) -> ActorsAhead:
+        each = self._experience
+        unrolling = [
+            _Unrolling(collector, actor * self._share) for actor, collector in enumerate(self._actors)
+        ]
+        return ActorsAhead(unrolling, lambda params: params, params, capacity=each.ahead, batch=each.batch)
+
+    def _slice(self, actor: int) -> slice:
+        return slice(actor * self._share, (actor + 1) * self._share)
+
+
+class _Unrolling:
+    """One actor's environments, whose numbers among the agent's begin at ``first``."""
+
+    def __init__(self, collector: "_OnHost | _OnDevice", first: int):
+        self._collector, self._first, self._done = collector, first, 0
+
+    def collect(self, act: Any) -> Collected:
+        collected = self._collector.collect(Learner(act, (), jnp.zeros((), jnp.int32)), self._done)
+        self._done += 1
+        trajectory = collected.trajectory._replace(task=collected.trajectory.task + self._first)
+        return Collected((), trajectory, jax.device_get(collected.finished))

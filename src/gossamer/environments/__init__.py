@@ -1,6 +1,7 @@
 """Families of tasks: on the device as pure functions, on the host as running simulators."""
 
 from gossamer.environments.acrobot import Acrobot, AcrobotState, AcrobotTask
+from gossamer.environments.atari import Atari, AtariTask
 from gossamer.environments.cartpole import CartPoleBalance, CartPoleState, CartPoleSwingUp, CartPoleTask
 from gossamer.environments.gymnasium import GymnasiumEnvironment, GymnasiumTask
 from gossamer.environments.hopper import HopperMass, HopperMassTask, HopperWind, HopperWindTask
@@ -20,6 +21,8 @@ __all__ = [
     "Acrobot",
     "AcrobotState",
     "AcrobotTask",
+    "Atari",
+    "AtariTask",
     "CartPoleBalance",
     "CartPoleState",
     "CartPoleSwingUp",

@@ -14,6 +14,7 @@ import tyro
 from jaxtyping import Bool, Float, Int, Num, Shaped
 
 from gossamer.environments.protocol import HostStep, Simulators
+from gossamer.environments.seeding import stream_seed
 from gossamer.environments.tasks import TaskSet
 from gossamer.errors import InputError, require_at_least
 from gossamer.types import Box, Discrete
@@ -106,7 +107,7 @@ class GymnasiumEnvironment:
             InputError: if Gymnasium does not make the environment.
         """
         made = [_make(self.id, self.arguments, self.time_limit) for _ in tasks.number]
-        return _Environments(made, self.observation_size, [_stream_seed(stream) for stream in streams])
+        return _Environments(made, self.observation_size, [stream_seed(stream) for stream in streams])
 
     @functools.cached_property
     def _facts(self) -> "_Facts":
@@ -132,7 +133,7 @@ class _Environments:
     """Running environments of one kind, each with random numbers of its own."""
 
     def __init__(self, environments: list[Any], observation_size: int, seeds: list[int]) -> None:
-        self._environments = environments
+        self.environments = environments
         self._seeds: list[int | None] = list(seeds)
         self._flatten = _flattener(environments[0].observation_space)
         self._to_theirs = _action_converter(environments[0].action_space)
@@ -143,7 +144,7 @@ class _Environments:
         for index in np.flatnonzero(which).tolist():
             # Seeded once: Gymnasium then goes on with the same generator from episode to episode.
             seed, self._seeds[index] = self._seeds[index], None
-            observation[index] = self._flatten(self._environments[index].reset(seed=seed)[0])
+            observation[index] = self._flatten(self.environments[index].reset(seed=seed)[0])
         return observation
 
     def step(
@@ -152,7 +153,7 @@ class _Environments:
         observation, reward = self._blank(), np.zeros(len(which))
         terminated, truncated = np.zeros(len(which), bool), np.zeros(len(which), bool)
         for index in np.flatnonzero(which).tolist():
-            seen, reward[index], ended, cut, _ = self._environments[index].step(
+            seen, reward[index], ended, cut, _ = self.environments[index].step(
                 self._to_theirs(action[index])
             )
             observation[index] = self._flatten(seen)
@@ -166,11 +167,11 @@ class _Environments:
         raise NotImplementedError("Gymnasium's environments cannot be restored: state() is None")
 
     def close(self) -> None:
-        for environment in self._environments:
+        for environment in self.environments:
             environment.close()
 
     def _blank(self) -> Float[np.ndarray, "simulator observation"]:
-        return np.zeros((len(self._environments), self._observation_size), np.float32)
+        return np.zeros((len(self.environments), self._observation_size), np.float32)
 
 
 def _make(id: str, arguments: tuple[Argument, ...], time_limit: int | None) -> Any:
@@ -263,9 +264,3 @@ def _action_converter(space: Any) -> Callable[[Any], Any]:
 
 def _clip_into(space: Any, action: Float[np.ndarray, " action"]) -> Float[np.ndarray, "*shape"]:
     return np.clip(action.reshape(space.shape).astype(space.dtype), space.low, space.high)
-
-
-def _stream_seed(stream: Int[np.ndarray, " 3"]) -> int:
-    """31 bits, because some environments are written in C."""
-    seed, agent, env = stream.tolist()
-    return int(np.random.SeedSequence(seed, spawn_key=(agent, env)).generate_state(1)[0]) >> 1

@@ -25,11 +25,13 @@ from gossamer.recipes.control import (
     pendulum,
     pendulum_centralised,
 )
+from gossamer.recipes.gala import a3c, all_reduce_a2c, gala_a2c, gala_impala, gala_pong, impala
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     recipe.__name__.replace("_", "-"): recipe
     for recipe in (
         a2c,
+        gala_pong,
         hopper_mass,
         hopper_mass_centralised,
         hopper_wind,
@@ -49,9 +51,11 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
 __all__ = [
     "RECIPES",
     "a2c",
+    "a3c",
     "acrobot",
     "acrobot_centralised",
     "acrobot_specialised",
+    "all_reduce_a2c",
     "cartpole_balance",
     "cartpole_balance_centralised",
     "cartpole_swingup",
@@ -59,10 +63,14 @@ __all__ = [
     "centralised",
     "centralised_a2c",
     "diffusion",
+    "gala_a2c",
+    "gala_impala",
+    "gala_pong",
     "hopper_mass",
     "hopper_mass_centralised",
     "hopper_wind",
     "hopper_wind_centralised",
+    "impala",
     "pendulum",
     "pendulum_centralised",
     "specialised_a2c",

@@ -164,12 +164,7 @@ class Inbox:
         """
         with self._changes:
             held = self._look(upto)
-            chosen = [self._visible(place, upto) for place in np.flatnonzero(choose(held)).tolist()]
-            for envelope in chosen:
-                place = self._place[envelope.sender]
-                self._read[place] = envelope.version
-                self._forget_before(place, envelope.version)
-            return held, [envelope.message for envelope in chosen]
+            return held, [self._read_at(place, upto) for place in np.flatnonzero(choose(held)).tolist()]
 
     def deadline(self, patience: Patience, places: Places) -> float:
         """The time until which messages of some in-peers are waited for, if the wait begins now."""
@@ -195,9 +190,13 @@ class Inbox:
         """The newest message that may be seen, or nothing."""
         return next((each for each in reversed(self._messages[place]) if each.version <= upto), None)
 
-    def _forget_before(self, place: int, version: int) -> None:
-        while self._messages[place][0].version < version:
+    def _read_at(self, place: int, upto: float) -> Message:
+        envelope = self._visible(place, upto)
+        assert envelope is not None, "only what is held is chosen"
+        self._read[place] = envelope.version
+        while self._messages[place][0].version < envelope.version:
             self._messages[place].popleft()
+        return envelope.message
 
     def _note_arrival(self, place: int) -> None:
         now = self._clock.now()

@@ -35,9 +35,7 @@ class Part(Protocol):
         """What peers may see of a learner. It is theirs from then on: its buffers are never donated."""
         ...
 
-    def combine(
-        self, learner: Any, messages: Sequence[Message], weights: Float[np.ndarray, " peer"]
-    ) -> Any:
+    def combine(self, learner: Any, messages: Sequence[Message], weights: Float[np.ndarray, " peer"]) -> Any:
         """The learner after averaging; slot 0 is its own message."""
         ...
 
@@ -76,8 +74,16 @@ class Witness(Protocol):
         """Nothing else happens anywhere while it lasts."""
         ...
 
-    def adapted(self, agent: int, version: int, before: Message, after: Message) -> None:
+    def change(self, before: Message, after: Message) -> float:
+        """By how much an agent's own doing has changed its parameters; asked outside of any moment."""
+        ...
+
+    def adapted(self, agent: int, version: int, change: float, after: Message) -> None:
         """An agent's parameters have changed by its own doing, and it is about to send them."""
+        ...
+
+    def received(self, receiver: int, sender: int, version: int) -> None:
+        """A message has come to an inbox."""
         ...
 
     def combined(
@@ -221,9 +227,10 @@ class Peer:
         if self._slowness > 1:
             self._clock.sleep((self._slowness - 1) * (self._clock.now() - began))
         version, message = done + 1, self._part.message(learner)
+        change = self._witness.change(before, message) if self._witness else 0.0
         with self._moment():
             if self._witness:
-                self._witness.adapted(self._neighbourhood.agent, version, before, message)
+                self._witness.adapted(self._neighbourhood.agent, version, change, message)
             sent, lost = self._post.send(
                 Envelope(self._neighbourhood.agent, version, self._clock.now(), message)
             )

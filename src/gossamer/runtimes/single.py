@@ -133,6 +133,13 @@ def change_alone(before: Message, after: Message) -> Float[Array, ""]:
 
 
 @jit
+def norm_alone(message: Message) -> Float[Array, ""]:
+    """Euclidean norm of a message, running statistics left out."""
+    squares = [jnp.sum(leaf**2) for leaf in jax.tree.leaves(without_statistics(message))]
+    return jnp.sqrt(sum(squares, start=jnp.zeros(())))
+
+
+@jit
 def spread_alone(messages: tuple[Message, ...]) -> tuple[Float[Array, ""], Bool[Array, " agent"]]:
     """Root mean square distance of some agents' messages to their mean, and whose are finite.
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from gossamer.runtimes.inbox import Envelope, Inbox
-from gossamer.runtimes.peers import Gate, Update
+from gossamer.runtimes.peers import Gate, Update, Witness
 from gossamer.schedules import Links, Schedule
 from gossamer.schedules.draws import link_fails
 
 Report: TypeAlias = Callable[[Update, Any], None]
-Work: TypeAlias = Callable[[Gate, Report], None]  # the whole life of a worker
+Work: TypeAlias = Callable[[Gate, Report], Any]  # the whole life of a worker
 
 
 class HandOver:
@@ -28,9 +28,18 @@ class HandOver:
         inboxes: of all agents.
         schedule: how often links fail.
         seed: of which messages they lose.
+        witness: is told what comes to an inbox; nobody by default.
     """
 
-    def __init__(self, links: Links, inboxes: Sequence[Inbox], schedule: Schedule, seed: int):
+    def __init__(
+        self,
+        links: Links,
+        inboxes: Sequence[Inbox],
+        schedule: Schedule,
+        seed: int,
+        witness: Witness | None = None,
+    ):
+        self._witness = witness
         self._links, self._inboxes, self._schedule, self._seed = links, inboxes, schedule, seed
         self._edges = [np.flatnonzero(links.sender == agent) for agent in range(links.agents)]
         self._gone: set[int] = set()
@@ -45,8 +54,8 @@ class HandOver:
             link_fails(self._schedule, self._seed, sender, np.array(receivers, np.int64), version)
         )
         for receiver, lost in zip(receivers, fails.tolist(), strict=True):
-            if not lost:
-                self._inboxes[receiver].put(envelope)
+            if not lost and self._inboxes[receiver].put(envelope) and self._witness:
+                self._witness.received(receiver, sender, version)
         return len(receivers), int(fails.sum())
 
     def leave(self, agent: int) -> None:

@@ -44,8 +44,8 @@ class RoundRecord(NamedTuple):
     """
 
     agents: AgentRound
-    consensus_distance: Float[Array, " seed"]
-    finite: Bool[Array, "seed agent"]
+    consensus_distance: Float[Any, " seed"]
+    finite: Bool[Any, "seed agent"]
 
 
 @partial(jax.jit, static_argnames=("agents", "initial_parameters", "environment", "experience", "block"))
