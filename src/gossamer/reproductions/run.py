@@ -16,7 +16,7 @@ from typing import Any
 from gossamer import checkpoints
 from gossamer.analysis.pictures import save_picture
 from gossamer.errors import InputError, require_at_least, require_choice
-from gossamer.experience import Steps
+from gossamer.experience import Episodes
 from gossamer.experiment import Experiment
 from gossamer.progress import Lines
 from gossamer.recipes.diffdac import Scale
@@ -155,7 +155,7 @@ def verdicts(
 
 def _length(experiment: Experiment) -> str:
     """Of a training, in each environment."""
-    if isinstance(experiment.experience, Steps):
+    if not isinstance(experiment.experience, Episodes):
         steps = f"{experiment.rounds * experiment.experience.steps:,} steps in each environment"
         return steps if experiment.schedule.synchronous else f"{steps}, less where agents rested"
     episodes = experiment.rounds * experiment.experience.episodes_per_environment
