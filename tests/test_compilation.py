@@ -69,6 +69,7 @@ def test_is_a_decorator_that_compiles_once_per_shape():
     repeated(jnp.ones(3), times=3)
     assert traced == [(2,), (3,)]
     assert (repeated.__name__, repeated.__doc__) == ("repeated", "Several times the same.")
+    assert repeated.jitted is repeated.jitted
     assert repeated.jitted.lower(jnp.ones(2), times=2).compile() is not None
 
 
@@ -95,7 +96,7 @@ from gossamer.compilation import keep_memory_mapped
 assert not {keep} or keep_memory_mapped()
 def work():
     for _ in range(20):
-        np.ones(6 * 2**20)  # 48 MiB
+        np.ones(12 * 2**20)  # 96 MiB, more than the heap of a thread may have
 faults = []
 with ThreadPoolExecutor(1) as pool:
     for _ in range(2):

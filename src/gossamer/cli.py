@@ -199,6 +199,7 @@ def _train_recipe(name: str, arguments: list[str]) -> None:
     description = f"Train the recipe {name}: {(RECIPES[name].__doc__ or '').strip().splitlines()[0]}"
     options = _parse(Options, arguments, f"train {name}", default=default, description=description)
     out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    _keep_memory()
     print(train(options.experiment, out, reporter(name)))
 
 
@@ -216,7 +217,15 @@ def _resume(arguments: list[str]) -> None:
         return resume, rounds
 
     run, rounds = _parse(continue_run, arguments, "train")
+    _keep_memory()
     print(resume(run, rounds, reporter(run.name)))
+
+
+def _keep_memory() -> None:
+    """Temporaries of large networks are not given back to the kernel between updates; for a whole process."""
+    from gossamer.compilation import keep_memory_mapped
+
+    keep_memory_mapped()
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -373,6 +382,7 @@ def _reproduce(arguments: list[str]) -> None:
         )
     from gossamer.reproductions import reproduce, verdict_table
 
+    _keep_memory()
     reproduction = REPRODUCTIONS[options.name]
     folder, claims = reproduce(
         reproduction, options.scale, options.seeds, options.out, options.runs, options.processes

@@ -27,6 +27,7 @@ from gossamer.types import Message
 Rule: TypeAlias = Callable[[csr_array], csr_array]  # from a phase's adjacency to its weights
 Matrix: TypeAlias = Any  # [agent, agent]: a numpy array or a scipy sparse one
 
+_MOST_TERMS = 32  # of a mean that is written out
 SUM_TOLERANCE = 1e-6  # a sum that misses one by less is rounding, of float32 or of a text file
 
 
@@ -299,7 +300,15 @@ def average(messages: Message, weights: Float[Array, " peer"]) -> Message:
         >>> average({"w": jnp.array([[1.0, 2.0], [3.0, 6.0]])}, jnp.array([0.5, 0.5]))["w"].tolist()
         [2.0, 4.0]
     """
-    return jax.tree.map(lambda leaf: jnp.sum(_along(weights, leaf) * leaf, axis=0), messages)
+
+    def leaf_mean(leaf: Array) -> Array:
+        if len(leaf) > _MOST_TERMS:
+            return jnp.tensordot(weights.astype(leaf.dtype), leaf, axes=1)
+        # Term by term: XLA reduces a leading axis about a hundred times more slowly on a CPU.
+        terms = [weight.astype(leaf.dtype) * part for weight, part in zip(weights, leaf, strict=True)]
+        return sum(terms[1:], start=terms[0])
+
+    return jax.tree.map(leaf_mean, messages)
 
 
 def plan(weights: Sequence[Matrix], form: "type[Mixer] | None" = None) -> "Mixer":

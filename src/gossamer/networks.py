@@ -194,7 +194,7 @@ class NatureCNN(ActorCriticNetwork):
         batch, frames = inputs.shape[:-1], self.frames
         images = inputs.reshape(math.prod(batch), frames.stack, frames.height, frames.width)
         # Channels last, bytes still: XLA rearranges convolutions on a CPU only where they are in no loop or branch,
-        # and those that are and lie otherwise take twenty times as long.
+        # and those that are and lie otherwise take dozens of times as long.
         x = images.transpose(0, 2, 3, 1).astype(self.precision) / 255
         for convolution in self.convolutions:
             x = nn.relu(convolution(x))

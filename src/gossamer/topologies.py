@@ -179,9 +179,7 @@ def directed_ring(agents: int, peers: int = 1) -> Topology:
     """
     require_at_least("peers", peers, 1)
     if peers >= agents > 1:
-        raise InputError(
-            f"peers is {peers}; a ring of {agents} agents gives each at most {agents - 1} peers"
-        )
+        raise InputError(f"peers is {peers}; a ring of {agents} agents gives each at most {agents - 1} peers")
     name = "directed_ring" if peers == 1 else f"directed_ring:peers={peers}"
     return _static(name, agents, *(_shifted(agents, step) for step in range(1, peers + 1)))
 

@@ -153,9 +153,7 @@ class _Environments:
         observation, reward = self._blank(), np.zeros(len(which))
         terminated, truncated = np.zeros(len(which), bool), np.zeros(len(which), bool)
         for index in np.flatnonzero(which).tolist():
-            seen, reward[index], ended, cut, _ = self.environments[index].step(
-                self._to_theirs(action[index])
-            )
+            seen, reward[index], ended, cut, _ = self.environments[index].step(self._to_theirs(action[index]))
             observation[index] = self._flatten(seen)
             terminated[index], truncated[index] = ended, cut and not ended
         return HostStep(observation, reward, terminated, truncated)

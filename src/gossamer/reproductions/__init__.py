@@ -1,7 +1,11 @@
 """Published figures and tables, each with its trainings, its picture, and a verdict on every claim."""
 
-from gossamer.reproductions.diffdac import REPRODUCTIONS
+from collections.abc import Mapping
+
+from gossamer.reproductions import diffdac, gala
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction
 from gossamer.reproductions.run import reproduce, verdict_table
+
+REPRODUCTIONS: Mapping[str, Reproduction] = {**diffdac.REPRODUCTIONS, **gala.REPRODUCTIONS}
 
 __all__ = ["REPRODUCTIONS", "Claim", "Findings", "Reproduction", "reproduce", "verdict_table"]

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import t as student_t
 
 from gossamer.analysis.consensus import RelativeDeviation, relative_deviation
 from gossamer.analysis.curves import Curve, read_curve
@@ -18,6 +19,9 @@ from gossamer.experiment import Experiment
 from gossamer.normalisation import without_statistics
 from gossamer.records import read_metrics
 from gossamer.train import load_experiment, restore_population, run_folders
+
+Spent: TypeAlias = Literal["env_steps", "seconds", "joules"]
+"""What a return may be set against: steps of all simulators, time, or energy."""
 
 _EARLY, _LATE = 0.2, 0.1  # shares of training
 
@@ -49,6 +53,81 @@ def deviations(run: Path) -> list[RelativeDeviation]:
     messages = jax.vmap(jax.vmap(parts.algorithm.message))(population.learner)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(without_statistics(messages))]
     return [relative_deviation([leaf[seed] for leaf in leaves]) for seed in range(len(leaves[0]))]
+
+
+class Course(NamedTuple):
+    """Returns of one seed, where any is known, and what had been spent by then."""
+
+    spent: Float[np.ndarray, " row"]
+    returns: Float[np.ndarray, " row"]
+
+
+def courses(run: Path, axis: Spent) -> list[Course]:
+    """How returns of each seed grew with what was spent; nothing if the machine had no sensor of energy.
+
+    Time and energy count from the first line of the metrics, whose rounds are mostly compilation.
+    """
+    found = []
+    for folder in run_folders(run):
+        rows = read_metrics(folder / "metrics.jsonl")
+        spent = _spent(rows, axis)
+        if spent is None:
+            return []
+        returns = np.array([row["episodic_return"] for row in rows], float)
+        known = np.isfinite(returns)
+        found.append(Course(spent[known], returns[known]))
+    return found
+
+
+def mean_until(seeds: Sequence[Course], budget: float) -> Float[np.ndarray, " seed"]:
+    """Mean return of each seed while it spent a budget: the area under its curve; NaN where no return is known.
+
+    Example:
+        >>> course = Course(np.array([0.0, 2.0, 4.0]), np.array([0.0, 2.0, 2.0]))
+        >>> mean_until([course], 2.0).tolist(), mean_until([course], 4.0).tolist()
+        ([1.0], [1.5])
+    """
+    grid = np.linspace(0.0, budget, 2001)
+    return np.array([_on_grid(each, grid).mean() for each in seeds])
+
+
+def steps_per_second(run: Path) -> Float[np.ndarray, " seed"]:
+    """Steps of all simulators in a second, from the first line of each seed's metrics to its last.
+
+    The first line's own rounds are left out: they are mostly compilation.
+    """
+    rates = []
+    for folder in run_folders(run):
+        first, *_, last = read_metrics(folder / "metrics.jsonl")
+        seconds = last["time"]["seconds"] - first["time"]["seconds"]
+        rates.append((last["env_steps"] - first["env_steps"]) / seconds)
+    return np.array(rates)
+
+
+def mean_use(run: Path, name: Literal["gpu_utilisation", "gpu_watts"]) -> Float[np.ndarray, " seed"]:
+    """Mean utilisation (per cent) or power (W) of each seed over the same time; NaN where nothing was measured."""
+    return np.array([_mean_use(read_metrics(each / "metrics.jsonl"), name) for each in run_folders(run)])
+
+
+def paired_t_test(
+    first: Float[np.ndarray, " pair"], second: Float[np.ndarray, " pair"]
+) -> tuple[float, float]:
+    """Student's t of the paired differences first − second, and its two-sided p-value.
+
+    Differences that are all the same have no variance: t is infinite and p is 0, or both are NaN if they are 0.
+
+    Example:
+        >>> t, p = paired_t_test(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.5, 1.5]))
+        >>> round(t, 3), round(p, 3)
+        (3.464, 0.074)
+        >>> paired_t_test(np.ones(3), np.ones(3))
+        (nan, nan)
+    """
+    difference = first - second
+    mean, error = difference.mean(), standard_error(difference[:, None])[0]
+    if error == 0:
+        return (float("nan"), float("nan")) if mean == 0 else (float(np.copysign(np.inf, mean)), 0.0)
+    return float(mean / error), float(2 * student_t.sf(abs(mean / error), len(difference) - 1))
 
 
 def interval(values: Float[np.ndarray, " seed"]) -> dict[str, Any]:
@@ -116,6 +195,75 @@ def points(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str, un
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     return figure
+
+
+def draw_courses(axis: Axes, label: str, seeds: Sequence[Course], colour: str) -> None:
+    """Mean over seeds and its 95 % interval, as far as all of them went; nothing if a seed has no known return."""
+    known = [_smoothed(each) for each in seeds if len(each.returns)]
+    if not known or len(known) < len(seeds):
+        return
+    grid = np.linspace(max(each.spent[0] for each in known), min(each.spent[-1] for each in known), 400)
+    values = np.stack([_on_grid(each, grid) for each in known])
+    axis.plot(grid, values.mean(0), color=colour, label=f"{label}, {len(known)} seeds")
+    if len(known) > 1:
+        low, high = bootstrap_interval(values)
+        axis.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def label_axis(axis: Axes, title: str, x: str, y: str) -> None:
+    """Title, names of both axes, a light grid, and no frame."""
+    axis.set_title(title, fontsize="medium")
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _spent(rows: Sequence[Mapping[str, Any]], axis: Spent) -> Float[np.ndarray, " row"] | None:
+    if axis == "env_steps":
+        return np.array([row["env_steps"] for row in rows], float)
+    if axis == "seconds":
+        seconds = np.array([row["time"]["seconds"] for row in rows], float)
+        return seconds - seconds[0]
+    joules = [_joules(row["time"].get("power", {})) for row in rows]
+    if None in joules:
+        return None
+    # A resumed run's meter begins at 0 again.
+    spent = np.diff(np.array(joules, float), prepend=joules[0])
+    return np.where(spent < 0, np.array(joules, float), spent).cumsum()
+
+
+def _joules(power: Mapping[str, float]) -> float | None:
+    """Of all sensors there are."""
+    known = [power[name] for name in ("gpu_joules", "cpu_joules") if name in power]
+    return sum(known) if known else None
+
+
+def _mean_use(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Means are since a meter's start: what the first line already held is taken out again."""
+    first, last = (row["time"].get("power", {}) for row in (rows[0], rows[-1]))
+    if name not in last:
+        return float("nan")
+    began, ended = first.get("seconds", 0.0), last["seconds"]
+    if name not in first or began >= ended:  # the run was resumed, with a meter that began anew
+        return last[name]
+    return (last[name] * ended - first[name] * began) / (ended - began)
+
+
+def _on_grid(course: Course, grid: Float[np.ndarray, " point"]) -> Float[np.ndarray, " point"]:
+    """Between known returns; the first and the last of them beyond."""
+    if not len(course.returns):
+        return np.full(len(grid), np.nan)
+    return np.interp(grid, course.spent, course.returns)
+
+
+def _smoothed(course: Course, share: float = 0.05) -> Course:
+    """With the mean of the last twentieth of all returns in place of each; at the start of fewer."""
+    window = max(int(share * len(course.returns)), 1)
+    sums = np.cumsum(np.insert(course.returns, 0, 0.0))
+    end = np.arange(1, len(course.returns) + 1)
+    start = np.maximum(end - window, 0)
+    return course._replace(returns=(sums[end] - sums[start]) / (end - start))
 
 
 def _returns(run: Path) -> list[np.ndarray]:

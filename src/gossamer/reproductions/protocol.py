@@ -73,6 +73,16 @@ def alike(text: str, first: np.ndarray, second: np.ndarray, margin: float, unit:
     return Claim(text, "holds" if -margin < low and high < margin else "does not hold", evidence)
 
 
+def similar(text: str, first: np.ndarray, second: np.ndarray, share: float = 0.05) -> Claim:
+    """``alike`` with a margin of a share of the larger mean.
+
+    Example:
+        >>> similar("a equals b", np.array([100.0, 101.0]), np.array([99.0, 100.0])).verdict
+        'holds'
+    """
+    return alike(text, first, second, margin=share * max(abs(first.mean()), abs(second.mean())))
+
+
 def _too_few(text: str, first: np.ndarray, second: np.ndarray, unit: str) -> Claim:
     return Claim(
         text,
