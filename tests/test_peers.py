@@ -158,9 +158,9 @@ def test_deadlines_follow_the_gaps():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"deviations": -1.0}, "deviations is -1.0; it must be at least 0"),
-        ({"least": -0.5}, "least is -0.5; it must be at least 0"),
-        ({"first": 0.0}, "first is 0.0; it must be above 0"),
+        ({"deviations": -1.0}, "deviations is -1.0; it must be a finite number, 0 or above"),
+        ({"least": -0.5}, "least is -0.5; it must be a finite number, 0 or above"),
+        ({"first": 0.0}, "first is 0.0; it must be a finite number above 0"),
     ],
 )
 def test_bad_patience_is_refused(values, sentence):
@@ -296,19 +296,19 @@ def test_the_gate_holds_everybody_at_the_limit():
         assert sorted(h.update.version for h in both.gather(6)) == [1, 1, 2, 2, 3, 3]
         assert both.stand_still() == []
         both.open(10)
-        assert len(both.gather(100)) == 14
+        assert len(list(both.gather(100))) == 14
 
 
 def test_standing_still_gathers_what_came_meanwhile():
     with crew(counter(0, 10**6), counter(1, 10**6)) as both:
         both.open(10**6)
-        first = both.gather(10)
+        first = list(both.gather(10))
         more = both.stand_still()
         versions = [h.update.version for h in first + more if h.update.agent == 0]
         assert versions == list(range(1, len(versions) + 1))
         assert both.stand_still() == []
         both.open(10**6)
-        assert len(both.gather(10)) == 10
+        assert len(list(both.gather(10))) == 10
 
 
 def test_the_failure_of_one_worker_ends_all_and_comes_to_light():
@@ -316,7 +316,7 @@ def test_the_failure_of_one_worker_ends_all_and_comes_to_light():
     with crew(counter(0, 10**9), counter(1, 10, error_at=5)) as both:
         both.open(10**9)
         with pytest.raises(ValueError, match="agent 1 failed"):
-            both.gather(10**9)
+            list(both.gather(10**9))
     assert threading.active_count() == before
 
 

@@ -152,6 +152,28 @@ def test_nothing_is_counted_twice_or_lost_where_a_run_that_waits_for_nobody_goes
     assert final.learner.updates.tolist() == [[30] * 4]
 
 
+def test_a_first_row_after_a_checkpoint_may_be_all_that_was_counted_before():
+    """As many updates as a row needs may have come while all were brought to a stand."""
+    experiment = acrobot(
+        schedule=Schedule("all_in_peers"), topology="directed_ring", weights="uniform", rounds=500
+    )
+    engine = engine_of(experiment, build(experiment))
+    population, _ = engine.advance(engine.start(), 10, 1)
+    saved = jax.tree.map(np.array, engine.saved(population))
+    engine.close()
+    sums, traffic = saved.mail
+    full = sums._replace(updates=np.full_like(sums.updates, 1.0))
+    other = engine_of(experiment, build(experiment))
+    population = other.restore(saved._replace(mail=(full, traffic)))
+    population, (first,) = other.advance(population, 1, 2)
+    population, (second,) = other.advance(population, 1, 2)
+    other.close()
+    assert (first.record.agents.info, first.record.agents.updates.sum()) == ({}, 0)
+    both = first.and_then(second)
+    assert both.record.agents.updates.sum() == second.record.agents.updates.sum() > 0
+    assert both.record.agents.info.keys() == second.record.agents.info.keys() != set()
+
+
 def test_seeds_are_trained_one_after_the_other(tmp_path):
     experiment = acrobot(seeds=2, rounds=4, checkpoint_every=2)
     run = train(experiment, tmp_path / "run")

@@ -1,9 +1,8 @@
-"""Stable-Baselines3's A2C with its CnnPolicy on 16 games of Pong, prepared as its zoo of trained agents does.
+"""Stable-Baselines3's A2C with its CnnPolicy on 16 games of Pong, which its own wrappers prepare.
 
-    python benchmarks/peer_programs/sb3_pong.py dummy|subprocesses 1|2 [--horizon 5] [--seconds 4]
+    python benchmarks/peer_programs/sb3_pong.py pong dummy|subprocesses 1|2 [--horizon 5] [--seconds 4]
 
-The second argument is the number of PyTorch's threads. Its network is GALA's (1.7 million parameters), its optimiser
-RMSProp; a step is 4 frames of the game.
+The last choice is the number of PyTorch's threads. Network and optimiser are GALA's: 1.7 million parameters, RMSProp.
 """
 # pyright: reportMissingImports=false
 # It runs in a virtual environment of its own.
@@ -21,7 +20,7 @@ VECTORISED = {"dummy": DummyVecEnv, "subprocesses": SubprocVecEnv}
 
 
 def main() -> None:
-    chosen = arguments(vectorised=tuple(VECTORISED), threads=("1", "2"))
+    chosen = arguments(environment=("pong",), vectorised=tuple(VECTORISED), threads=("1", "2"))
     torch.set_num_threads(int(chosen.threads))
     gymnasium.register_envs(ale_py)
     games = make_atari_env(
@@ -29,7 +28,14 @@ def main() -> None:
     )
     environments = VecFrameStack(games, n_stack=4)
     learner = A2C(
-        "CnnPolicy", environments, n_steps=chosen.horizon, ent_coef=0.01, vf_coef=0.25, seed=0, device="cpu"
+        "CnnPolicy",
+        environments,
+        n_steps=chosen.horizon,
+        ent_coef=0.01,
+        rms_prop_eps=0.01,
+        use_rms_prop=True,
+        seed=0,
+        device="cpu",
     )
 
     def advance(steps: int) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gossamer.certificate import Verdict
+from gossamer.rounds import AgentRound
 from gossamer.runtimes.vectorised import Population, RoundRecord
 
 Resume: TypeAlias = Literal["exact", "learner-exact"]
@@ -79,7 +80,7 @@ class Report(NamedTuple):
     def and_then(self, later: "Report") -> "Report":
         """The report of both stretches of rounds."""
         record = RoundRecord(
-            agents=jax.tree.map(np.add, self.record.agents, later.record.agents),
+            agents=_sum(self.record.agents, later.record.agents),
             consensus_distance=later.record.consensus_distance,
             finite=self.record.finite & later.record.finite,
         )
@@ -119,6 +120,14 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of simulators."""
         ...
+
+
+def _sum(one: AgentRound, other: AgentRound) -> AgentRound:
+    """Of reports of which one may lack scalars, where it counts no update."""
+    known, more = one.info, other.info
+    info = {name: known.get(name, 0.0) + more.get(name, 0.0) for name in (*known, *(more.keys() - known))}
+    sums = jax.tree.map(np.add, one._replace(info={}), other._replace(info={}))
+    return sums._replace(info=info)
 
 
 def stretches(done: int, rounds: int, every: int) -> list[int]:

@@ -36,7 +36,7 @@ class Tally:
     @property
     def count(self) -> int:
         """Updates since the last report."""
-        return int(self._updates.sum())
+        return int(self._updates.sum() + self._lossless.sum())
 
     def add(self, update: Update) -> None:
         """One update more."""
@@ -63,17 +63,18 @@ class Tally:
 
     def state(self) -> Any:
         """What a checkpoint keeps of the updates since the last report: counts, but no losses."""
-        return self._sums()._replace(info={}), self._traffic
+        return self._sums()._replace(updates=self._updates + self._lossless, info={}), self._traffic
 
     def restore(self, state: Any) -> None:
         """Go on from what ``state`` returned."""
         sums, traffic = jax.tree.map(np.array, state)
-        self._env_steps, self._finished, self._updates = sums.env_steps, sums.finished, sums.updates
+        self._env_steps, self._finished, self._lossless = sums.env_steps, sums.finished, sums.updates
         self._traffic = Traffic(*traffic)
 
     def _reset(self) -> None:
         shape = (1, self._agents)
         self._env_steps, self._updates = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        self._lossless = np.zeros(shape, np.float32)  # updates whose losses a checkpoint did not keep
         self._finished = Finished(
             *(np.zeros((*shape, self._environments), np.float32) for _ in Finished._fields)
         )

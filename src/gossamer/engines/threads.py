@@ -4,7 +4,7 @@ Rounds are counted over all of them: one is over when there were as many updates
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -123,10 +123,11 @@ class ThreadsEngine:
             self._crew = Crew(self._team.work(), wake=self._team.wake, release=self._team.release)
         self._crew.open(limit)
 
-    def _gather(self, count: int) -> list[Happened]:
+    def _gather(self, count: int) -> Iterator[Happened]:
         assert self._crew is not None
         early = [self._early.popleft() for _ in range(min(count, len(self._early)))]
-        return early + self._crew.gather(count - len(early))
+        yield from early
+        yield from self._crew.gather(count - len(early))
 
     def _uncounted(self) -> Any:
         tally = Tally(self._team.places, *jax.tree.leaves(self._parts.tasks)[0].shape)

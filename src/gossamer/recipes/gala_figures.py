@@ -20,7 +20,7 @@ _NOMINAL = 16  # simulators of the one learner whose score tells success, at eve
 _PAPER_STEPS = 10_000_000
 _CARTPOLE_STEPS = 400_000
 _CORRELATION_STEPS = {"acrobot": 80_000, "pong": 9_600}
-_SPEED_ROUNDS = {"quick": 60, "paper": 2_000}
+_SPEED_ROUNDS = {"quick": 120, "paper": 2_000}
 _BEST_PONG_STEPS = 60_000
 _QUICK_RECORDS = 100
 

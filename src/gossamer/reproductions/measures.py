@@ -15,6 +15,7 @@ from gossamer.analysis.consensus import RelativeDeviation, relative_deviation
 from gossamer.analysis.curves import Curve, read_curve
 from gossamer.analysis.pictures import colours
 from gossamer.analysis.statistics import bootstrap_interval, standard_error
+from gossamer.errors import InputError
 from gossamer.experiment import Experiment
 from gossamer.normalisation import without_statistics
 from gossamer.records import read_metrics
@@ -91,14 +92,19 @@ def mean_until(seeds: Sequence[Course], budget: float) -> Float[np.ndarray, " se
     return np.array([_on_grid(each, grid).mean() for each in seeds])
 
 
-def steps_per_second(run: Path) -> Float[np.ndarray, " seed"]:
-    """Steps of all simulators in a second, from the first line of each seed's metrics to its last.
+def fluctuation(run: Path, share: float = 0.5) -> Float[np.ndarray, " seed"]:
+    """Standard deviation of each seed's returns about a straight line through them, in the last part of training."""
+    return np.array([_about_a_line(each[-max(int(share * len(each)), 1) :]) for each in _returns(run)])
 
-    The first line's own rounds are left out: they are mostly compilation.
+
+def steps_per_second(run: Path) -> Float[np.ndarray, " seed"]:
+    """Steps of all simulators in a second, over the last half of the lines of each seed's metrics.
+
+    At the beginning rates mean little: there is compilation, and what asynchronous workers did meanwhile.
     """
     rates = []
     for folder in run_folders(run):
-        first, *_, last = read_metrics(folder / "metrics.jsonl")
+        first, *_, last = _last_half(read_metrics(folder / "metrics.jsonl"))
         seconds = last["time"]["seconds"] - first["time"]["seconds"]
         rates.append((last["env_steps"] - first["env_steps"]) / seconds)
     return np.array(rates)
@@ -106,7 +112,8 @@ def steps_per_second(run: Path) -> Float[np.ndarray, " seed"]:
 
 def mean_use(run: Path, name: Literal["gpu_utilisation", "gpu_watts"]) -> Float[np.ndarray, " seed"]:
     """Mean utilisation (per cent) or power (W) of each seed over the same time; NaN where nothing was measured."""
-    return np.array([_mean_use(read_metrics(each / "metrics.jsonl"), name) for each in run_folders(run)])
+    every = (_last_half(read_metrics(folder / "metrics.jsonl")) for folder in run_folders(run))
+    return np.array([_mean_use(rows, name) for rows in every])
 
 
 def paired_t_test(
@@ -211,12 +218,24 @@ def draw_courses(axis: Axes, label: str, seeds: Sequence[Course], colour: str) -
 
 
 def label_axis(axis: Axes, title: str, x: str, y: str) -> None:
-    """Title, names of both axes, a light grid, and no frame."""
+    """Title, names of both axes, a light grid, no frame, and a legend if anything has a label."""
     axis.set_title(title, fontsize="medium")
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize="small")
+
+
+def _about_a_line(returns: Float[np.ndarray, " row"]) -> float:
+    """NaN if fewer than three are known."""
+    known = np.isfinite(returns)
+    if known.sum() < 3:
+        return float("nan")
+    x, y = np.flatnonzero(known).astype(float), returns[known]
+    slope, offset = np.polyfit(x - x.mean(), y, 1)
+    return float((y - slope * (x - x.mean()) - offset).std(ddof=2))
 
 
 def _spent(rows: Sequence[Mapping[str, Any]], axis: Spent) -> Float[np.ndarray, " row"] | None:
@@ -225,22 +244,29 @@ def _spent(rows: Sequence[Mapping[str, Any]], axis: Spent) -> Float[np.ndarray, 
     if axis == "seconds":
         seconds = np.array([row["time"]["seconds"] for row in rows], float)
         return seconds - seconds[0]
-    joules = [_joules(row["time"].get("power", {})) for row in rows]
-    if None in joules:
+    joules = np.array([_joules(row["time"].get("power", {})) for row in rows])
+    if np.isnan(joules).any():
         return None
     # A resumed run's meter begins at 0 again.
-    spent = np.diff(np.array(joules, float), prepend=joules[0])
-    return np.where(spent < 0, np.array(joules, float), spent).cumsum()
+    spent = np.diff(joules, prepend=joules[0])
+    return np.where(spent < 0, joules, spent).cumsum()
 
 
-def _joules(power: Mapping[str, float]) -> float | None:
-    """Of all sensors there are."""
+def _joules(power: Mapping[str, float]) -> float:
+    """Of all sensors there are; NaN if there is none."""
     known = [power[name] for name in ("gpu_joules", "cpu_joules") if name in power]
-    return sum(known) if known else None
+    return sum(known) if known else float("nan")
+
+
+def _last_half(rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Two lines at least, the one before the half included: it says where the half begins."""
+    if len(rows) < 2:
+        raise InputError(f"a training has {len(rows)} lines of metrics; a rate needs at least 2")
+    return rows[(len(rows) - 1) // 2 :]
 
 
 def _mean_use(rows: Sequence[Mapping[str, Any]], name: str) -> float:
-    """Means are since a meter's start: what the first line already held is taken out again."""
+    """A meter's means are since its start: what the first line already held is taken out again."""
     first, last = (row["time"].get("power", {}) for row in (rows[0], rows[-1]))
     if name not in last:
         return float("nan")

@@ -6,7 +6,7 @@ not said here: agents among peers (``peers``) or workers around one learner (``c
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -117,16 +117,19 @@ class Crew:
             for thread in self._threads:
                 thread.start()
 
-    def gather(self, count: int) -> list[Happened]:
-        """The next ``count`` updates of all workers together; fewer where all have ended.
+    def gather(self, count: int) -> Iterator[Happened]:
+        """The next ``count`` updates of all workers together, as they come; fewer where all have ended.
+
+        Keep none of them for long: each holds a learner.
 
         Raises:
             Exception: what a worker failed with; all others are stopped then.
         """
-        gathered: list[Happened] = []
-        while len(gathered) < count and (self._working or not self._happened.empty()):
+        while count > 0 and (self._working or not self._happened.empty()):
+            gathered: list[Happened] = []
             self._sort(self._happened.get(), gathered)
-        return gathered
+            yield from gathered
+            count -= len(gathered)
 
     def stand_still(self) -> list[Happened]:
         """Wait until every worker stands between two rounds or has ended; updates that nobody has gathered yet."""

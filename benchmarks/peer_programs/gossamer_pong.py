@@ -1,0 +1,41 @@
+"""Our A2C on Pong: learners in threads that gossip on a directed ring (GALA), or one of them by itself.
+
+    python benchmarks/peer_programs/gossamer_pong.py pong 1|4 4|16|64 [--horizon 5] [--seconds 4]
+
+The numbers are those of learners, and of simulators of each of them.
+"""
+
+import os
+from dataclasses import replace
+
+from rate import arguments, print_rate
+
+from gossamer.compilation import keep_memory_mapped
+from gossamer.engines import engine_of
+from gossamer.environments import Atari
+from gossamer.experience import Steps
+from gossamer.experiment import build
+from gossamer.recipes import gala_a2c
+
+
+def main() -> None:
+    chosen = arguments(environment=("pong",), learners=("1", "4"), simulators=("4", "16", "64"))
+    keep_memory_mapped()  # as the command line does
+    learners, simulators = int(chosen.learners), int(chosen.simulators)
+    pong = Atari("pong", threads=max(1, (os.cpu_count() or 1) // learners))
+    experiment = replace(gala_a2c(pong, learners, simulators), experience=Steps(chosen.horizon))
+    engine = engine_of(experiment, build(experiment))
+    population, every = engine.start(), experiment.record_every
+    steps_per_round = learners * simulators * chosen.horizon
+
+    def advance(steps: int) -> int:
+        nonlocal population
+        population, reports = engine.advance(population, -(-steps // steps_per_round), every)
+        return sum(int(report.record.agents.env_steps.sum()) for report in reports)
+
+    print_rate(advance, chosen.seconds, ("gossamer", "jax", "ale-py", "numpy"))
+    engine.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,680 @@
+"""GALA's figures 1 to 4 and table 1: what is read off the trainings, and whether each claim holds."""
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gossamer.analysis.pictures import colours
+from gossamer.certificate import holds, is_vacuous
+from gossamer.correlation import mean_off_diagonal
+from gossamer.evaluate import evaluate
+from gossamer.recipes import gala_figures as trainings
+from gossamer.records import read_metrics
+from gossamer.reproductions.measures import (
+    Spent,
+    courses,
+    draw_courses,
+    final,
+    fluctuation,
+    interval,
+    label_axis,
+    mean_until,
+    mean_use,
+    paired_t_test,
+    points,
+    steps_per_second,
+)
+from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, alike, higher, similar
+from gossamer.train import load_experiment, run_folders
+
+_NAMES = {
+    "cartpole": "cart-pole balance (in place of Atari)",
+    "acrobot": "Acrobot (in place of Atari)",
+    **{game: game.replace("_", " ").title() for game in trainings.GAMES},
+}
+_METHODS = {"gala": "GALA-A2C", "a2c": "A2C", "a3c": "A3C", "impala": "IMPALA"}
+_KINDS = {"gala": "diffusion", "a2c": "centralised", "a3c": "isolated", "impala": "impala"}
+_AXES: Mapping[Spent, str] = {
+    "env_steps": "steps of all simulators",
+    "seconds": "seconds",
+    "joules": "joules",
+}
+_FRAMES = 4  # of Atari, for a step
+_SIGNIFICANT = 0.05
+_POWER = 0.10  # of the larger mean: what "comparable power" is taken to mean
+_EPISODES = 10
+_TRAINED = 10_000_000  # steps of the A2C that table 1 is compared with
+
+_RL_ZOO = {
+    "beam_rider": 2890.0,
+    "breakout": 280.0,
+    "pong": 17.3,
+    "qbert": 3882.0,
+    "seaquest": 1721.0,
+    "space_invaders": 627.0,
+}
+_IMPALA = {
+    "beam_rider": 8219.92,
+    "breakout": 640.43,
+    "pong": 20.40,
+    "qbert": 18901.25,
+    "seaquest": 1716.90,
+    "space_invaders": 1726.28,
+}
+
+
+def figure_1(runs: Runs) -> Findings:
+    """How often seeds succeed with more and more simulators; returns over steps, time and energy."""
+    games = _games(runs)
+    success = {game: _success(runs, game) for game in games}
+    claims = [_never_less_often(game, success[game]) for game in games]
+    claims.append(_more_often([pair for each in success.values() for pair in each.pairs]))
+    for game in games:
+        claims += _learning(
+            game, *(runs[f"{game}-{method}-{_usual(runs, game)}"] for method in ("gala", "a2c"))
+        )
+        claims += [
+            higher(
+                f"{_NAMES[game]}, {size} simulators: GALA-A2C ends higher (ours)",
+                success[game].final[size]["gala"],
+                success[game].final[size]["a2c"],
+            )
+            for size in success[game].final
+        ]
+    data = {game: success[game].plain() for game in games}
+    return Findings(data, tuple(claims), _figure_1_picture(runs, success))
+
+
+def figure_2(runs: Runs) -> Findings:
+    """How far learners are from their mean and can be; how alike their gradients are."""
+    claims, data, panels = [], {}, {}
+    for game in _games(runs):
+        certified = _certified(runs[f"{game}-gala-certified"])
+        alike_of = {
+            method: _correlations(runs[f"{game}-{name}"])
+            for method, name in (("gala", "gala-certified"), ("a2c", "a2c-correlated"))
+        }
+        mean = {
+            method: np.array([mean_off_diagonal(each) for each in seeds])
+            for method, seeds in alike_of.items()
+        }
+        claims += [*_bounds(game, certified), _less_correlated(game, mean["gala"], mean["a2c"])]
+        data[game] = {
+            "median_distance_over_bound": _median(certified, "bound"),
+            "median_distance_over_printed_bound": _median(certified, "printed"),
+            "gradient_correlation": {method: interval(values) for method, values in mean.items()},
+        }
+        panels[game] = certified[0], {method: _mean(seeds) for method, seeds in alike_of.items()}
+    return Findings(data, tuple(claims), _figure_2_picture(panels))
+
+
+def figure_3(runs: Runs) -> Findings:
+    """Frames per second, utilisation of the device and its power, over the number of learners."""
+    sizes = sorted({int(name.rpartition("-")[2]) for name in runs})
+    found = {
+        method: {size: _speed(runs[f"pong-speed-{method}-{size}"]) for size in sizes} for method in _METHODS
+    }
+    most = {method: rows[sizes[-1]] for method, rows in found.items()}
+    others = ("a2c", "a3c", "impala")
+    claims = [
+        higher(
+            f"{sizes[-1]} learners: GALA-A2C makes more frames per second than {_METHODS[other]}",
+            most["gala"].frames,
+            most[other].frames,
+        )
+        for other in others
+    ]
+    claims += [_comparable_power(_METHODS[other], most["gala"].watts, most[other].watts) for other in others]
+    claims += [
+        _measured(higher, f"GALA-A2C uses more of the device than {_METHODS[other]}", *both, " %")
+        for other in others
+        for both in [(most["gala"].utilisation, most[other].utilisation)]
+    ]
+    data = {
+        method: {str(size): speed.plain() for size, speed in rows.items()} for method, rows in found.items()
+    }
+    return Findings(data, tuple(claims), _figure_3_picture(found))
+
+
+def figure_4(runs: Runs) -> Findings:
+    """A3C with batches of several simulators, and with one simulator a worker."""
+    claims, data = [], {}
+    for game in _games(runs):
+        of = {shape: runs[f"{game}-a3c-{shape}"] for shape in _SHAPES}
+        wobble = {shape: fluctuation(run) for shape, run in of.items()}
+        name, both = _NAMES[game], (of["large-batch"], of["original"])
+        claims += [
+            higher(
+                f"{name}: the original's returns fluctuate more (standard deviation about a line, last half)",
+                wobble["original"],
+                wobble["large-batch"],
+            ),
+            _within_budget(
+                higher, f"{name}: large-batch A3C earns more over the same steps", *both, "env_steps"
+            ),
+            _within_budget(
+                higher, f"{name}: large-batch A3C earns more over the same time", *both, "seconds"
+            ),
+        ]
+        data[game] = {
+            shape: {"fluctuation": interval(wobble[shape]), "final": interval(final(run))}
+            for shape, run in of.items()
+        }
+    return Findings(data, tuple(claims), _figure_4_picture(runs))
+
+
+def table_1(runs: Runs) -> Findings:
+    """The best policy that was kept, greedy, beside published scores; from 10M steps on these say anything."""
+    claims, data, panels = [], {}, {}
+    for game in _games(runs):
+        scores = {
+            name.split("-")[1]: _best_policy(run) for name, run in runs.items() if name.startswith(game)
+        }
+        for method, score in scores.items():
+            claims.append(_not_below(game, method, score, "RL-Zoo's A2C, 10M steps", _RL_ZOO[game]))
+        claims.append(_above(game, scores["gala"], "IMPALA, 200M steps", _IMPALA[game]))
+        published = {"RL-Zoo's A2C, 10M steps": _RL_ZOO[game], "IMPALA, 200M steps": _IMPALA[game]}
+        data[game] = {"ours": {m: score.plain() for m, score in scores.items()}, "published": published}
+        panels[_NAMES[game]] = {
+            **{
+                f"{_METHODS[m]}, {score.steps:,} steps": score.row()
+                for m, score in scores.items()
+                if score.known
+            },
+            **{name: {"mean": value, "low": value, "high": value} for name, value in published.items()},
+        }
+    return Findings(
+        data, tuple(claims), points(panels, "GALA, table 1: the best policy kept, greedy", "points")
+    )
+
+
+class Success(NamedTuple):
+    """Of one game: what the A2C of 16 simulators earns in the end, and what each method does at each size."""
+
+    nominal: float
+    final: dict[int, dict[str, Float[np.ndarray, " seed"]]]
+
+    @property
+    def known(self) -> bool:
+        """Whether half the nominal score tells anything: of one that is not above 0 it does not."""
+        return self.nominal > 0
+
+    @property
+    def rates(self) -> dict[int, dict[str, float]]:
+        """Shares of seeds that end with at least half the nominal score."""
+        return {
+            size: {method: float((values >= self.nominal / 2).mean()) for method, values in row.items()}
+            for size, row in self.final.items()
+        }
+
+    @property
+    def pairs(self) -> list[tuple[float, float]]:
+        """Rates of GALA-A2C and A2C at each size; none where success tells nothing."""
+        return [(row["gala"], row["a2c"]) for row in self.rates.values()] if self.known else []
+
+    def plain(self) -> dict[str, object]:
+        """For a file."""
+        final = {
+            str(size): {m: interval(values) for m, values in row.items()} for size, row in self.final.items()
+        }
+        rates = {str(size): row for size, row in self.rates.items()}
+        return {"nominal_score": self.nominal, "success_rate": rates if self.known else None, "final": final}
+
+
+class Certified(NamedTuple):
+    """Of one seed, at each line of its metrics: updates of each learner, distance, bounds, verdict."""
+
+    round: Float[np.ndarray, " row"]
+    distance: Float[np.ndarray, " row"]
+    bound: Float[np.ndarray, " row"]
+    printed: Float[np.ndarray, " row"]
+    holds: Bool[np.ndarray, " row"]
+
+    def over(self, bound: str) -> Float[np.ndarray, " row"]:
+        """Distance over ``bound`` or ``printed``; NaN where nobody has moved."""
+        values = getattr(self, bound)
+        return np.divide(self.distance, values, out=np.full(len(values), np.nan), where=values > 0)
+
+
+class Speed(NamedTuple):
+    """Of each seed: frames per second, utilisation of the GPU (per cent), its power (W)."""
+
+    frames: Float[np.ndarray, " seed"]
+    utilisation: Float[np.ndarray, " seed"]
+    watts: Float[np.ndarray, " seed"]
+
+    def plain(self) -> dict[str, object]:
+        """For a file; what was not measured is null."""
+        return {
+            name: interval(values) if np.isfinite(values).all() else None
+            for name, values in self._asdict().items()
+        }
+
+
+class Score(NamedTuple):
+    """Points of the kept policy in each episode, and how many steps its training has made in all."""
+
+    returns: Float[np.ndarray, " episode"]
+    steps: int
+
+    @property
+    def known(self) -> bool:
+        """Whether a policy was kept: an episode had to end."""
+        return len(self.returns) > 0
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean over episodes."""
+        return float(self.returns.std(ddof=1) / math.sqrt(len(self.returns)))
+
+    def row(self) -> dict[str, float]:
+        """The mean and its normal 95 % interval."""
+        mean, half = float(self.returns.mean()), 1.96 * self.error
+        return {"mean": mean, "low": mean - half, "high": mean + half}
+
+    def plain(self) -> dict[str, object]:
+        """For a file."""
+        known = {**self.row(), "standard_error": self.error} if self.known else {}
+        return {**known, "episodes": self.returns.tolist(), "env_steps": self.steps}
+
+
+_SHAPES = ("large-batch", "original", "original-fewer")
+
+
+def _games(runs: Runs) -> list[str]:
+    return list(dict.fromkeys(name.partition("-")[0] for name in runs))
+
+
+def _usual(runs: Runs, game: str) -> int:
+    """The size whose curves are drawn: 4 learners, as in the paper."""
+    sizes = (int(name.rpartition("-")[2]) for name in runs if name.startswith(f"{game}-gala-"))
+    return next(size for size in sizes if load_experiment(runs[f"{game}-gala-{size}"]).agents == 4)
+
+
+def _success(runs: Runs, game: str) -> Success:
+    sizes = [int(name.rpartition("-")[2]) for name in runs if name.startswith(f"{game}-gala-")]
+    (nominal,) = (run for name, run in runs.items() if name.startswith(f"{game}-nominal-"))
+    ends = {size: {m: final(runs[f"{game}-{m}-{size}"]) for m in ("gala", "a2c")} for size in sizes}
+    return Success(float(final(nominal).mean()), ends)
+
+
+def _never_less_often(game: str, success: Success) -> Claim:
+    text = f"{_NAMES[game]}: GALA-A2C succeeds at least as often as A2C at every number of simulators"
+    if not success.known:
+        evidence = f"the A2C of 16 simulators ends at {success.nominal:.1f}; half of that tells no success"
+        return Claim(text, "not run", evidence)
+    shown = (
+        f"{size}: {row['gala']:.0%} against {row['a2c']:.0%} of {len(success.final[size]['gala'])} seeds"
+        for size, row in success.rates.items()
+    )
+    evidence = f"{', '.join(shown)}; success means at least {success.nominal / 2:.1f}"
+    verdict = "holds" if all(ours >= theirs for ours, theirs in success.pairs) else "does not hold"
+    return Claim(text, verdict, evidence)
+
+
+def _more_often(pairs: Sequence[tuple[float, float]]) -> Claim:
+    text = "GALA-A2C succeeds more often (paired t-test, published p = 0.0001303 of 30 pairs)"
+    if len(pairs) < 2:
+        return Claim(text, "not run", f"{len(pairs)} pairs of a game and a size; a t-test needs two")
+    ours, theirs = np.array(pairs, float).T
+    t, p = paired_t_test(ours, theirs)
+    shown = f"{ours.mean():.0%} against {theirs.mean():.0%} over {len(pairs)} pairs"
+    evidence = f"{shown}, t = {t:.2f}, two-sided p = {p:.2g}"
+    if math.isnan(t):
+        return Claim(text, "does not hold", f"{evidence}; every pair is alike")
+    return Claim(text, "holds" if t > 0 and p < _SIGNIFICANT else "does not hold", evidence)
+
+
+def _learning(game: str, gala: Path, a2c: Path) -> list[Claim]:
+    """With 4 learners: the same over steps, better over time and energy."""
+    text = f"{_NAMES[game]}: GALA-A2C is as sample efficient as A2C (mean return over the same steps)"
+    name = f"{_NAMES[game]}: GALA-A2C earns more than A2C over the same"
+    return [
+        _within_budget(similar, text, gala, a2c, "env_steps"),
+        _within_budget(higher, f"{name} time", gala, a2c, "seconds"),
+        _within_budget(higher, f"{name} energy", gala, a2c, "joules"),
+    ]
+
+
+def _within_budget(
+    rule: Callable[[str, np.ndarray, np.ndarray], Claim], text: str, first: Path, second: Path, axis: Spent
+) -> Claim:
+    """A rule about mean returns until that seed of both was at its end which had spent least."""
+    both = [courses(run, axis) for run in (first, second)]
+    if not all(both):
+        return Claim(text, "not run", "the machine that trained has no sensor of energy")
+    if not all(len(seed.returns) for seeds in both for seed in seeds):
+        return Claim(text, "not run", "no episode ended in some seed")
+    budget = float(min(seed.spent[-1] for seeds in both for seed in seeds))
+    claim = rule(text, *(mean_until(seeds, budget) for seeds in both))
+    return claim._replace(evidence=f"{claim.evidence}; within {budget:,.0f} {_AXES[axis]}")
+
+
+def _certified(run: Path) -> list[Certified]:
+    found = []
+    for folder in run_folders(run):
+        rows = read_metrics(folder / "metrics.jsonl")
+        columns = {
+            name: np.array([row["certificate"][key] for row in rows], float)  # null becomes NaN
+            for name, key in (("distance", "distance"), ("bound", "bound"), ("printed", "printed_bound"))
+        }
+        inside = np.array([row["certificate"]["holds"] for row in rows], bool)
+        found.append(Certified(np.array([row["round"] for row in rows], float), **columns, holds=inside))
+    return found
+
+
+def _bounds(game: str, seeds: Sequence[Certified]) -> list[Claim]:
+    rows = sum(len(each.holds) for each in seeds)
+    inside = sum(int(each.holds.sum()) for each in seeds)
+    printed = sum(_within_printed(each) for each in seeds)
+    ratio = np.concatenate([each.over("bound") for each in seeds])
+    name, of = _NAMES[game], f"{{}} of {rows} lines of the metrics of {len(seeds)} seeds"
+    shown = f"median of distance / bound {_median(seeds, 'bound'):.3g}, largest {_largest(ratio):.3g}"
+    return [
+        _all_of(
+            f"{name}: learners are always within the certified bound",
+            inside,
+            rows,
+            f"{of.format(inside)}; {shown}",
+        ),
+        Claim(
+            f"{name}: the certificate says something: its median is at least 0.01 (ours)",
+            "does not hold" if is_vacuous(ratio) else "holds",
+            shown,
+        ),
+        _all_of(
+            f"{name}: learners are always within the bound as printed",
+            printed,
+            rows,
+            f"{of.format(printed)}; median of distance / bound {_median(seeds, 'printed'):.3g}",
+        ),
+    ]
+
+
+def _all_of(text: str, count: int, rows: int, evidence: str) -> Claim:
+    if rows == 0:
+        return Claim(text, "not run", "no line of the metrics has a certificate")
+    return Claim(text, "holds" if count == rows else "does not hold", evidence)
+
+
+def _within_printed(seed: Certified) -> int:
+    """A bound too large for a number is recorded as null, and any distance is within it."""
+    pairs = zip(seed.distance, seed.printed, strict=True)
+    return sum(math.isnan(printed) or holds(distance, printed) for distance, printed in pairs)
+
+
+def _median(seeds: Sequence[Certified], bound: str) -> float:
+    ratio = np.concatenate([each.over(bound) for each in seeds])
+    known = ratio[np.isfinite(ratio)]
+    return float(np.median(known)) if len(known) else float("nan")
+
+
+def _largest(ratio: Float[np.ndarray, " row"]) -> float:
+    return float(np.max(ratio, initial=0.0, where=np.isfinite(ratio)))
+
+
+def _correlations(run: Path) -> list[Float[np.ndarray, "agent agent"]]:
+    """Of each seed, the mean matrix over the lines that have one."""
+    found = []
+    for folder in run_folders(run):
+        rows = read_metrics(folder / "metrics.jsonl")
+        found.append(
+            _mean(
+                [
+                    np.array(row["gradient_correlation"], float)
+                    for row in rows
+                    if "gradient_correlation" in row
+                ]
+            )
+        )
+    return found
+
+
+def _mean(matrices: Sequence[Float[np.ndarray, "agent agent"]]) -> Float[np.ndarray, "agent agent"]:
+    """Over what is known of each pair; NaN where nothing is."""
+    stacked = np.stack(matrices)
+    known = np.isfinite(stacked).sum(0)
+    return np.divide(np.nansum(stacked, 0), known, out=np.full(known.shape, np.nan), where=known > 0)
+
+
+def _less_correlated(game: str, gala: Float[np.ndarray, " seed"], a2c: Float[np.ndarray, " seed"]) -> Claim:
+    text = f"{_NAMES[game]}: A2C's gradients are more correlated than GALA-A2C's (mean over pairs)"
+    return _measured(higher, text, a2c, gala)
+
+
+def _speed(run: Path) -> Speed:
+    return Speed(
+        _FRAMES * steps_per_second(run), mean_use(run, "gpu_utilisation"), mean_use(run, "gpu_watts")
+    )
+
+
+def _comparable_power(other: str, ours: np.ndarray, theirs: np.ndarray) -> Claim:
+    margin = _POWER * max(ours.mean(), theirs.mean())
+    text = f"GALA-A2C's power is comparable to {other}'s"
+    return _measured(alike, text, ours, theirs, margin, " W")
+
+
+def _measured(
+    rule: Callable[..., Claim], text: str, first: np.ndarray, second: np.ndarray, *arguments: object
+) -> Claim:
+    """A rule's claim, or none where the machine that trained has no sensor."""
+    if np.isfinite(first).all() and np.isfinite(second).all():
+        return rule(text, first, second, *arguments)
+    return Claim(text, "not run", "not measured on the machine that trained")
+
+
+def _best_policy(run: Path) -> Score:
+    """Of the seed whose training returns before a checkpoint were the highest of all, and there of agent 0.
+
+    Training returns choose, so that the episodes played now are no part of the choice.
+    """
+    folders = run_folders(run)
+    steps = read_metrics(folders[0] / "metrics.jsonl")[-1]["env_steps"]
+    kept = [folder for folder in folders if (folder / "best.json").exists()]
+    if not kept:
+        return Score(np.array([]), steps)
+    best = max(kept, key=lambda folder: json.loads((folder / "best.json").read_text())["episodic_return"])
+    return Score(evaluate(best, _EPISODES, greedy=True, best=True).returns[0, 0, 0], steps)
+
+
+def _not_below(game: str, method: str, score: Score, whose: str, published: float) -> Claim:
+    text = f"{_NAMES[game]}: {_METHODS[method]} is not below {whose} ({published:g})"
+    return _compared(text, score, lambda row: row["high"] >= published)
+
+
+def _above(game: str, score: Score, whose: str, published: float) -> Claim:
+    text = f"{_NAMES[game]}: GALA-A2C is above {whose} ({published:g})"
+    return _compared(text, score, lambda row: row["low"] > published)
+
+
+def _compared(text: str, score: Score, rule: Callable[[Mapping[str, float]], bool]) -> Claim:
+    if not score.known:
+        return Claim(text, "not run", f"no game ended in {score.steps:,} steps")
+    shown = f"{score.returns.mean():.2f} ± {score.error:.2f} (s.e. of {len(score.returns)} episodes)"
+    evidence = f"{shown} after {score.steps:,} steps"
+    if score.steps < 0.99 * _TRAINED:  # a training is a whole number of rounds
+        return Claim(text, "not run", f"{evidence}; the comparison is of {_TRAINED:,}")
+    return Claim(text, "holds" if rule(score.row()) else "does not hold", evidence)
+
+
+def _figure_1_picture(runs: Runs, success: Mapping[str, Success]) -> Figure:
+    pairs = {
+        game: [(_METHODS[m], _KINDS[m], runs[f"{game}-{m}-{_usual(runs, game)}"]) for m in ("gala", "a2c")]
+        for game in success
+    }
+    axes_of = _known_axes(pairs, ("env_steps", "seconds", "joules"))
+    figure, grid = _grid(len(success), 1 + len(axes_of))
+    for (game, lines), row in zip(pairs.items(), grid, strict=True):
+        _draw_success(row[0], success[game])
+        label_axis(row[0], _NAMES[game], "simulators", "seeds that succeed (%)")
+        _draw_over(row[1:], axes_of, f"{_usual(runs, game)} simulators, 4 learners", lines)
+    figure.suptitle("GALA, figure 1: success, and returns with their 95 % interval")
+    return figure
+
+
+def _draw_success(axis: Axes, success: Success) -> None:
+    if not success.known:
+        axis.text(
+            0.5, 0.5, "the A2C of 16 simulators\nhas not learned", ha="center", transform=axis.transAxes
+        )
+        return
+    for method, colour in zip(("gala", "a2c"), colours(("diffusion", "centralised")), strict=True):
+        rates = [100 * row[method] for row in success.rates.values()]
+        style = "o-" if method == "gala" else "s--"
+        axis.plot(list(success.rates), rates, style, color=colour, label=_METHODS[method])
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(list(success.rates), [str(size) for size in success.rates])
+    axis.set_ylim(-5, 105)
+
+
+def _known_axes(panels: Mapping[str, Sequence[tuple[str, str, Path]]], axes: Sequence[Spent]) -> list[Spent]:
+    """Those that every run has numbers for."""
+    every = [run for lines in panels.values() for _, _, run in lines]
+    return [axis for axis in axes if all(courses(run, axis) for run in every)]
+
+
+def _draw_over(
+    row: Sequence[Axes], axes_of: Sequence[Spent], title: str, lines: Sequence[tuple[str, str, Path]]
+) -> None:
+    palette = colours([kind for _, kind, _ in lines])
+    for axis, spent in zip(row, axes_of, strict=True):
+        for (label, _, run), colour in zip(lines, palette, strict=True):
+            draw_courses(axis, label, courses(run, spent), colour)
+        label_axis(axis, title, _AXES[spent], "return")
+
+
+def _figure_2_picture(panels: Mapping[str, tuple[Certified, Mapping[str, np.ndarray]]]) -> Figure:
+    figure, grid = _grid(len(panels), 4)
+    for (game, (certified, matrices)), row in zip(panels.items(), grid, strict=True):
+        _draw_distances(row[0], certified)
+        label_axis(row[0], f"{_NAMES[game]}, first seed", "updates of each learner", "distance to the mean")
+        row[1].plot(certified.round, certified.over("bound"), color="#0072B2")
+        row[1].set_ylim(0, None)
+        label_axis(row[1], "distance / certified bound", "updates of each learner", "ratio")
+        for axis, (method, matrix) in zip(row[2:], matrices.items(), strict=True):
+            _draw_matrix(axis, matrix, f"{_METHODS[method]}: mean {mean_off_diagonal(matrix):.2f}")
+    figure.suptitle("GALA, figure 2: distance of learners and its bound; correlation of their gradients")
+    return figure
+
+
+def _draw_distances(axis: Axes, certified: Certified) -> None:
+    lines = (("distance", "-", "#0072B2"), ("bound", "--", "#D55E00"), ("printed", ":", "#000000"))
+    for name, style, colour in lines:
+        label = {"distance": "distance", "bound": "certified bound", "printed": "bound as printed"}[name]
+        values = getattr(certified, name)
+        axis.plot(certified.round, np.where(values > 0, values, np.nan), style, color=colour, label=label)
+    axis.set_yscale("log")
+
+
+def _draw_matrix(axis: Axes, matrix: Float[np.ndarray, "agent agent"], title: str) -> None:
+    image = axis.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
+    for i, j in itertools.product(range(len(matrix)), repeat=2):
+        colour = "white" if abs(matrix[i, j]) > 0.6 else "black"
+        axis.text(j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize="small", color=colour)
+    axis.set_xticks(range(len(matrix)))
+    axis.set_yticks(range(len(matrix)))
+    axis.set_title(title, fontsize="medium")
+    axis.set_xlabel("learner")
+    axis.set_ylabel("learner")
+    axis.figure.colorbar(image, ax=axis, shrink=0.8)
+
+
+def _figure_3_picture(found: Mapping[str, Mapping[int, Speed]]) -> Figure:
+    names = {"frames": "frames per second", "utilisation": "utilisation of the GPU (%)", "watts": "power (W)"}
+    measured = [
+        name
+        for name in names
+        if all(np.isfinite(getattr(speed, name)).all() for rows in found.values() for speed in rows.values())
+    ]
+    figure, grid = _grid(1, len(measured))
+    for axis, name in zip(grid[0], measured, strict=True):
+        for (method, rows), colour in zip(found.items(), colours([_KINDS[m] for m in found]), strict=True):
+            _draw_sizes(
+                axis, _METHODS[method], {n: getattr(speed, name) for n, speed in rows.items()}, colour
+            )
+        label_axis(axis, "Pong", "learners (workers, actors)", names[name])
+        axis.set_ylim(0, None)
+    figure.suptitle("GALA, figure 3: speed, mean and range over seeds")
+    return figure
+
+
+def _draw_sizes(axis: Axes, label: str, values: Mapping[int, np.ndarray], colour: str) -> None:
+    mean = np.array([each.mean() for each in values.values()])
+    reach = np.array([[each.mean() - each.min(), each.max() - each.mean()] for each in values.values()]).T
+    axis.errorbar(list(values), mean, yerr=reach, marker="o", color=colour, label=label, capsize=3)
+    axis.set_xticks(list(values))
+
+
+def _figure_4_picture(runs: Runs) -> Figure:
+    games = _games(runs)
+    panels = {game: [_a3c_line(runs, game, shape) for shape in _SHAPES] for game in games}
+    figure, grid = _grid(len(games), 2)
+    for (game, lines), row in zip(panels.items(), grid, strict=True):
+        _draw_over(row, ("env_steps", "seconds"), _NAMES[game], lines)
+    figure.suptitle("GALA, figure 4: A3C with large batches and the original, 95 % interval")
+    return figure
+
+
+def _a3c_line(runs: Runs, game: str, shape: str) -> tuple[str, str, Path]:
+    run = runs[f"{game}-a3c-{shape}"]
+    experiment = load_experiment(run)
+    each = experiment.copies // experiment.workers
+    kind = {"large-batch": "isolated", "original": "centralised", "original-fewer": "fewer"}[shape]
+    return f"{experiment.workers} workers × {each}", kind, run
+
+
+def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(0.8 + 4.4 * columns, 0.6 + 3.6 * rows), dpi=150, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+_UNREPEATABLE = "asynchronous runs of one seed are not the same to the bit"
+
+REPRODUCTIONS: Mapping[str, Reproduction] = {
+    each.name: each
+    for each in (
+        Reproduction(
+            "gala-fig1",
+            f"GALA, figure 1: success and returns (quick: cart-pole balance in place of Atari; {_UNREPEATABLE})",
+            trainings.success,
+            figure_1,
+            10,
+        ),
+        Reproduction(
+            "gala-fig2",
+            f"GALA, figure 2: distance and its bound, gradients (quick: Acrobot and Pong; {_UNREPEATABLE})",
+            trainings.correlation,
+            figure_2,
+            10,
+        ),
+        Reproduction(
+            "gala-fig3",
+            f"GALA, figure 3: frames per second, utilisation, power (Pong; {_UNREPEATABLE})",
+            trainings.speed,
+            figure_3,
+            10,
+        ),
+        Reproduction(
+            "gala-fig4",
+            f"GALA, figure 4: large-batch A3C (quick: cart-pole balance in place of Atari; {_UNREPEATABLE})",
+            trainings.a3c_batches,
+            figure_4,
+            10,
+        ),
+        Reproduction(
+            "gala-table1",
+            f"GALA, table 1: best policies (quick: Pong, far too short; {_UNREPEATABLE})",
+            trainings.best_policies,
+            table_1,
+            10,
+        ),
+    )
+}
