@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +117,8 @@ def main() -> None:
         if arguments.method:
             print(json.dumps(measure(METHODS[arguments.method], arguments)))
             return
-        if arguments.pong_to is not None:
-            table = learning_table(arguments)
-        else:
-            table = speed_table(arguments)
+        make = speed_table if arguments.pong_to is None else learning_table
+        table = make(arguments)
     except InputError as error:  # such as of ale-py that is not installed
         raise SystemExit(str(error)) from None
     store(arguments.out, table)
@@ -168,9 +165,10 @@ def speed_table(arguments: argparse.Namespace) -> dict[str, Any]:
     """All methods in turn, a process each."""
     Atari("pong")  # refuses where there are no games, before any process starts
     told: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.methods}
-    for turn, name in product(range(arguments.repeats), arguments.methods):
-        print(f"{turn + 1}/{arguments.repeats}: {METHODS[name].title}", file=sys.stderr, flush=True)
-        told[name].append(in_new_process(name, arguments))
+    for turn in range(arguments.repeats):
+        for name in arguments.methods:
+            print(f"{turn + 1}/{arguments.repeats}: {METHODS[name].title}", file=sys.stderr, flush=True)
+            told[name].append(in_new_process(name, arguments))
     rows = [{"method": METHODS[name].title, **summarise(each)} for name, each in told.items()]
     print_speed(rows)
     return {

@@ -4,7 +4,7 @@
 
 Five agents with a trivial learner run on three graphs under seven ways of waiting, and in each case something goes
 wrong. Time passes only while every thread waits, so that a deadline of seconds costs none, and a run in which nobody
-can go on any more is seen at once and not by a timeout.
+can go on any more is seen at once and not by a timeout. At the end, in real time: what a slow agent costs the others.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gossamer.mixing import uniform, weigh
+from gossamer.runtimes.clock import Clock, MonotonicClock
 from gossamer.runtimes.inbox import Inbox, Patience
 from gossamer.runtimes.peers import Neighbourhood, Peer, Update
 from gossamer.runtimes.threads import HandOver
@@ -26,6 +27,7 @@ from gossamer.schedules import Links, Schedule
 from gossamer.topologies import named
 
 AGENTS, ROUNDS = 5, 12
+PACE_ROUNDS = 300
 ODD = 2  # the agent that dies, is slow, or joins late
 TOPOLOGIES = ("ring", "directed_ring", "complete")
 TROUBLES = ("finish_apart", "one_dies", "one_slow", "one_late", "lossy")
@@ -155,6 +157,23 @@ class Walk:
         return float(weights @ np.array(messages))
 
 
+class Idle:
+    """A part whose rounds take some time, in which the processor is free."""
+
+    def __init__(self, clock: Clock, seconds: float):
+        self._clock, self._seconds = clock, seconds
+
+    def adapt(self, learner: Any, done: int) -> tuple[Any, None]:
+        self._clock.sleep(self._seconds)
+        return learner, None
+
+    def message(self, learner: Any) -> Any:
+        return learner
+
+    def combine(self, learner: Any, messages: Sequence[Any], weights: np.ndarray) -> Any:
+        return float(weights @ np.array(messages))
+
+
 class AlwaysOpen:
     """A gate that nobody closes."""
 
@@ -251,6 +270,34 @@ def run(case: Case) -> Outcome:
     return outcome
 
 
+def pace(waiting: str, slow: bool) -> float:
+    """Rounds per second of everybody but one, in real time; that one is ten times as slow, idly, or is not.
+
+    Only one agent's round is slow, and nobody computes: what is left is what agents cost each other.
+    """
+    clock, (schedule, lockstep) = MonotonicClock(), WAITING[waiting]
+    schedule = replace(schedule, slow_agents=((ODD, 10.0),)) if slow else schedule
+    links = Links.of(weigh(named("directed_ring", AGENTS), uniform))
+    neighbourhoods = [Neighbourhood.of(links, agent) for agent in range(AGENTS)]
+    inboxes = [Inbox(each.senders, clock, None if lockstep else 1) for each in neighbourhoods]
+    post = HandOver(links, inboxes, schedule, seed=0)
+    seconds: dict[int, float] = {}
+
+    def live(agent: int) -> None:
+        part = Idle(clock, 0.01)
+        peer = Peer(neighbourhoods[agent], part, inboxes[agent], post, clock, schedule, PATIENCE, lockstep)
+        began, rounds = clock.now(), PACE_ROUNDS // 10 if agent == ODD and slow else PACE_ROUNDS
+        peer.run(0.0, 0, rounds, AlwaysOpen(), lambda update, learner: None)
+        seconds[agent] = clock.now() - began
+
+    threads = [threading.Thread(target=live, args=(agent,), daemon=True) for agent in range(AGENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return float(np.median([PACE_ROUNDS / seconds[agent] for agent in range(AGENTS) if agent != ODD]))
+
+
 def cells() -> list[tuple[str, str, str]]:
     """Every graph with every way of waiting and every trouble."""
     return [(graph, waiting, trouble) for graph in TOPOLOGIES for waiting in WAITING for trouble in TROUBLES]
@@ -286,7 +333,14 @@ def main() -> None:
         print(f"{graph:<14}{waiting:<18}{trouble:<14}{combines!s:<44}{longest:.1f} s", flush=True)
     total = len(rows) * options.seeds
     print(f"{total} runs, all of which ended")
-    data = {"agents": AGENTS, "rounds": ROUNDS, "runs": total, "ended": total, "cells": rows}
+    paces = []
+    for waiting in ("most_recent", "all_in_peers", "whatever_arrived"):
+        without, beside = pace(waiting, slow=False), pace(waiting, slow=True)
+        paces.append(
+            {"waiting": waiting, "alone": without, "beside_a_slow_one": beside, "ratio": beside / without}
+        )
+        print(f"{waiting:<18} {without:.1f} rounds/s, {beside:.1f} beside one that is ten times as slow")
+    data = {"agents": AGENTS, "rounds": ROUNDS, "runs": total, "ended": total, "pace": paces, "cells": rows}
     options.out.write_text(json.dumps(data, indent=1) + "\n")
 
 

@@ -3,9 +3,11 @@
 import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from gossamer.analysis.consensus import relative_deviation
 from gossamer.analysis.statistics import (
@@ -13,13 +15,30 @@ from gossamer.analysis.statistics import (
     relative_difference_interval,
     standard_error,
 )
+from gossamer.environments import Acrobot, CartPoleBalance
 from gossamer.errors import InputError
 from gossamer.experiment import build
+from gossamer.recipes import a3c, all_reduce_a2c, gala_a2c
 from gossamer.recipes.diffdac import FAILURES
+from gossamer.recipes.gala_figures import GAMES
 from gossamer.records import create_run
 from gossamer.reproductions import REPRODUCTIONS, Findings, Reproduction, reproduce, verdict_table
-from gossamer.reproductions.measures import early, final, final_by_task, learning_curves, never_learned
-from gossamer.reproductions.protocol import alike, higher
+from gossamer.reproductions import gala as gala_figures
+from gossamer.reproductions.measures import (
+    courses,
+    early,
+    final,
+    final_by_task,
+    fluctuation,
+    learning_curves,
+    mean_until,
+    mean_use,
+    never_learned,
+    paired_t_test,
+    steps_per_second,
+)
+from gossamer.reproductions.protocol import alike, higher, similar
+from gossamer.reproductions.run import write_findings
 from gossamer.serialization import dumps, loads, to_data
 from small import small_experiment
 
@@ -245,3 +264,377 @@ def test_final_returns_by_task_and_tasks_never_learned(tmp_path):
     rows[-1]["task_return"]["each"] = [None, None]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     np.testing.assert_array_equal(final_by_task(run), [[-3.0, np.nan]])
+
+
+def test_similar_scales_its_margin_with_the_larger_mean():
+    assert similar("same", 20 * HIGH, 20 * HIGH + 2).verdict == "holds"
+    assert similar("same", 20 * HIGH, 20 * HIGH + 8).verdict == "does not hold"
+
+
+def test_gala_at_its_published_size():
+    """64 to 1024 simulators, 16 of a learner, on a ring of one peer; table 2; A3C's rate is not scaled."""
+    known = REPRODUCTIONS["gala-fig1"].trainings("paper", 10)
+    assert {name.rsplit("-", 2)[0] for name in known} == set(GAMES)
+    for size in (64, 128, 256, 512, 1024):
+        ours, theirs = known[f"pong-gala-{size}"], known[f"pong-a2c-{size}"]
+        assert (ours.agents, ours.copies, ours.topology) == (size // 16, 16, "directed_ring")
+        assert (theirs.workers, theirs.copies, theirs.runtime) == (size // 16, size, "all_reduce")
+        assert ours.algorithm == theirs.algorithm
+        assert ours.algorithm.learning_rate == pytest.approx(7e-4 * np.sqrt(size / 16))
+    nominal = known["pong-nominal-16"]
+    assert (nominal.agents, nominal.workers, nominal.copies) == (1, 1, 16)
+    shapes = REPRODUCTIONS["gala-fig4"].trainings("paper", 10)
+    workers = [shapes[f"pong-a3c-{shape}"] for shape in ("large-batch", "original", "original-fewer")]
+    assert [(each.workers, each.copies) for each in workers] == [(4, 64), (64, 64), (16, 16)]
+    assert {each.algorithm.learning_rate for each in workers} == {7e-4}
+    best = REPRODUCTIONS["gala-table1"].trainings("paper", 10)
+    assert len(best) == 12
+    assert all(each.keep_best and known[name] == each for name, each in best.items())
+
+
+@pytest.mark.parametrize("name", [name for name in REPRODUCTIONS if name.startswith("gala")])
+def test_galas_quick_trainings_can_be_built(name):
+    for experiment in REPRODUCTIONS[name].trainings("quick", 2).values():
+        assert len(build(experiment).seeds) == 2
+        assert experiment.rounds // experiment.record_every >= 2
+
+
+def recorded(folder, experiment, seeds):
+    """A training with these rows of metrics for each of its seeds."""
+    create_run(folder, {"experiment": to_data(replace(experiment, seeds=len(seeds)))})
+    for index, rows in enumerate(seeds):
+        seed = folder if len(seeds) == 1 else folder / f"seed-{index}"
+        if seed != folder:
+            create_run(seed, {"experiment": to_data(replace(experiment, seed=index))})
+        (seed / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def row(number, episodic_return=None, seconds=None, power=None, **more):
+    """The line of ``number`` rounds, 100 steps and by default a second each."""
+    time = {"seconds": number if seconds is None else seconds, **({"power": power} if power else {})}
+    return {
+        "round": number,
+        "env_steps": 100 * number,
+        "episodic_return": episodic_return,
+        "consensus_distance": 0.0,
+        "time": time,
+        **more,
+    }
+
+
+def growing(low, high, wobble=0.0, pace=1.0, scale=1.0):
+    """Three seeds that go from one return to another in 20 lines, each line taking ``pace`` seconds."""
+    returns = [
+        np.linspace(low, high, 20) * scale + shift + wobble * (-1) ** np.arange(20)
+        for shift in (-0.1, 0, 0.1)
+    ]
+    return [[row(i + 1, value, pace * (i + 1)) for i, value in enumerate(each)] for each in returns]
+
+
+CARTPOLE = CartPoleBalance()
+GOSSIP, REDUCE = gala_a2c(CARTPOLE, 4, 4, 400), all_reduce_a2c(CARTPOLE, 4, 4, 400)
+
+
+def of(claims, text):
+    """The one claim whose text has this in it."""
+    (claim,) = [claim for claim in claims if text in claim.text]
+    return claim
+
+
+def written(name, findings, runs, tmp_path):
+    """All files of a reproduction; its picture is drawn without a warning, which would be an error."""
+    folder = write_findings(REPRODUCTIONS[name], findings, "quick", 3, runs, tmp_path / "results")
+    assert (folder / "picture.png").stat().st_size > 10_000
+    assert json.loads((folder / "summary.json").read_text())["claims"]
+    assert "not the same to the bit" in (folder / "verdicts.md").read_text().splitlines()[0]
+
+
+def success_runs(tmp_path, gala, a2c, nominal=(20, 200)):
+    """Figure 1 of cart-pole balance; ``gala`` and ``a2c`` say where seeds end with 16, 32 and 64 simulators."""
+    runs = {
+        "cartpole-nominal-16": recorded(
+            tmp_path / "nominal", all_reduce_a2c(CARTPOLE, 1, 16, 400), growing(*nominal)
+        )
+    }
+    for size, ours, theirs in zip((16, 32, 64), gala, a2c, strict=True):
+        runs[f"cartpole-gala-{size}"] = recorded(
+            tmp_path / f"gala-{size}", gala_a2c(CARTPOLE, size // 4, 4, 400), growing(20, ours, pace=0.5)
+        )
+        runs[f"cartpole-a2c-{size}"] = recorded(
+            tmp_path / f"a2c-{size}", all_reduce_a2c(CARTPOLE, size // 4, 4, 400), growing(20, theirs)
+        )
+    return runs
+
+
+def test_figure_1_when_gossip_succeeds_more_often(tmp_path):
+    """Success is half of the 16-simulator A2C's score, ~98: A2C misses it with 32 and 64, GALA never."""
+    runs = success_runs(tmp_path, gala=(200, 200, 200), a2c=(200, 60, 40))
+    findings = gala_figures.figure_1(runs)
+    assert of(findings.claims, "at least as often").verdict == "holds"
+    assert "32: 100% against 0% of 3 seeds" in of(findings.claims, "at least as often").evidence
+    test = of(findings.claims, "paired t-test")
+    assert test.verdict == "does not hold"  # three pairs: 0, 1, 1; t = 2, p = 0.18
+    assert "t = 2.00, two-sided p = 0.18" in test.evidence
+    assert of(findings.claims, "as sample efficient as").verdict == "holds"
+    assert of(findings.claims, "over the same time").verdict == "holds"
+    assert of(findings.claims, "over the same energy").verdict == "not run"
+    assert of(findings.claims, "64 simulators: GALA-A2C ends higher").verdict == "holds"
+    assert findings.data["cartpole"]["success_rate"]["64"] == {"gala": 1.0, "a2c": 0.0}
+    written("gala-fig1", findings, runs, tmp_path)
+
+
+def test_figure_1_when_it_does_not(tmp_path):
+    claims = gala_figures.figure_1(success_runs(tmp_path, gala=(120, 200, 40), a2c=(200, 200, 200))).claims
+    assert of(claims, "at least as often").verdict == "does not hold"
+    assert of(claims, "as sample efficient as").verdict == "does not hold"
+    assert of(claims, "64 simulators: GALA-A2C ends higher").verdict == "does not hold"
+
+
+def test_success_that_nobody_had_to_learn_is_none(tmp_path):
+    """Half of what the A2C of 16 simulators ends with is below what it began with; likewise below zero."""
+    for name, nominal in (("flat", (38, 40)), ("negative", (-21, -20))):
+        runs = success_runs(tmp_path / name, (200, 200, 200), (40, 40, 40), nominal)
+        findings = gala_figures.figure_1(runs)
+        assert of(findings.claims, "at least as often").verdict == "not run"
+        assert of(findings.claims, "paired t-test").verdict == "not run"
+        assert findings.data["cartpole"]["success_rate"] is None
+    written("gala-fig1", findings, runs, tmp_path)
+
+
+def test_more_often_needs_a_significant_difference_in_the_right_direction():
+    pairs = [(1.0, 0.8), (1.0, 0.7), (0.9, 0.5), (1.0, 0.6)]
+    assert gala_figures._more_often(pairs).verdict == "holds"
+    assert gala_figures._more_often([(b, a) for a, b in pairs]).verdict == "does not hold"
+    alike_pairs = gala_figures._more_often([(1.0, 1.0)] * 4)
+    assert (alike_pairs.verdict, alike_pairs.evidence.endswith("every pair is alike")) == (
+        "does not hold",
+        True,
+    )
+
+
+def test_paired_t_test_equals_scipys():
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=30), generator.normal(0.3, size=30)
+    found = scipy.stats.ttest_rel(first, second)
+    np.testing.assert_allclose(paired_t_test(first, second), (found.statistic, found.pvalue), rtol=1e-9)
+    assert paired_t_test(np.ones(3), np.zeros(3)) == (np.inf, 0.0)
+
+
+def certified(ratio=0.3, printed=2.0, outside=()):
+    """Two seeds of ten lines whose distance is 1; in lines of ``outside`` the bound was broken."""
+    return [
+        [
+            row(
+                i + 1,
+                certificate={
+                    "distance": 1.0,
+                    "bound": 1 / ratio,
+                    "printed_bound": printed,
+                    "holds": i not in outside,
+                },
+                gradient_correlation=[[1.0, 0.1 + shift], [0.1 + shift, None]],
+            )
+            for i in range(10)
+        ]
+        for shift in (0.0, 0.02)
+    ]
+
+
+def correlated(value):
+    """Two seeds whose two workers' gradients have about this correlation, the first line's being unknown."""
+    matrix = [[1.0, value], [value, 1.0]]
+    lines = [row(1), *(row(i, gradient_correlation=matrix) for i in range(2, 11))]
+    other = [row(i, gradient_correlation=[[1.0, value + 0.02], [value + 0.02, 1.0]]) for i in range(1, 11)]
+    return [lines, other]
+
+
+def figure_2(tmp_path, distances, value):
+    acrobot = Acrobot()
+    gossip = replace(gala_a2c(acrobot, 2, 4, 400), certify=True, correlate=True)
+    reduce = replace(all_reduce_a2c(acrobot, 2, 4, 400), correlate=True)
+    runs = {
+        "acrobot-gala-certified": recorded(tmp_path / "gala", gossip, distances),
+        "acrobot-a2c-correlated": recorded(tmp_path / "a2c", reduce, correlated(value)),
+    }
+    return gala_figures.figure_2(runs), runs
+
+
+def test_figure_2_inside_the_bound_and_less_correlated(tmp_path):
+    findings, runs = figure_2(tmp_path, certified(), value=0.6)
+    inside = of(findings.claims, "within the certified bound")
+    assert inside.verdict == "holds"
+    assert inside.evidence.startswith(
+        "20 of 20 lines of the metrics of 2 seeds; median of distance / bound 0.3"
+    )
+    assert of(findings.claims, "says something").verdict == "holds"
+    assert of(findings.claims, "bound as printed").verdict == "holds"
+    assert of(findings.claims, "more correlated").verdict == "holds"
+    assert findings.data["acrobot"]["gradient_correlation"]["gala"]["seeds"] == pytest.approx([0.1, 0.12])
+    assert findings.data["acrobot"]["gradient_correlation"]["a2c"]["seeds"] == pytest.approx([0.6, 0.62])
+    written("gala-fig2", findings, runs, tmp_path)
+
+
+def test_figure_2_the_other_way_round(tmp_path):
+    """One line of twenty outside is enough; a bound a thousand times the distance says nothing."""
+    findings, _ = figure_2(tmp_path, certified(ratio=0.001, printed=0.9, outside={7}), value=0.0)
+    inside = of(findings.claims, "within the certified bound")
+    assert (inside.verdict, inside.evidence[:11]) == ("does not hold", "18 of 20 li")
+    assert of(findings.claims, "says something").verdict == "does not hold"
+    assert of(findings.claims, "bound as printed").verdict == "does not hold"
+    assert of(findings.claims, "more correlated").verdict == "does not hold"
+
+
+def test_a_bound_too_large_for_a_number_is_not_broken(tmp_path):
+    findings, _ = figure_2(tmp_path, certified(printed=None), value=0.6)
+    assert of(findings.claims, "bound as printed").verdict == "holds"
+
+
+def timed(pace, watts=None, seeds=2):
+    """Ten lines; the first half's time is another, as of compilation. Frames per second: 400 / pace."""
+    lines = []
+    for i in range(10):
+        seconds = 50.0 if i < 5 else 50 + pace * (i - 4)
+        power = None
+        if watts:
+            share = 0.0 if i < 5 else pace * (i - 4) / seconds  # before, it was idle
+            power = {"seconds": seconds, "gpu_watts": watts * share, "gpu_utilisation": 90.0 * share}
+        lines.append(row(i + 1, None, seconds, power))
+    return [lines] * seeds
+
+
+def figure_3(tmp_path, paces, watts=None):
+    runs = {
+        f"pong-speed-{method}-{size}": recorded(
+            tmp_path / f"{method}-{size}", REDUCE, timed(pace / size, (watts or {}).get(method))
+        )
+        for method, pace in paces.items()
+        for size in (1, 2)
+    }
+    return gala_figures.figure_3(runs), runs
+
+
+def test_figure_3_speed_and_power_without_their_beginning(tmp_path):
+    paces = {"gala": 1.0, "a2c": 2.0, "a3c": 4.0, "impala": 0.5}
+    findings, runs = figure_3(tmp_path, paces, {"gala": 200, "a2c": 195, "a3c": 100, "impala": 200})
+    assert steps_per_second(runs["pong-speed-gala-1"]) == pytest.approx([100.0, 100.0])
+    assert mean_use(runs["pong-speed-a2c-1"], "gpu_watts") == pytest.approx([195.0, 195.0])
+    assert findings.data["gala"]["2"]["frames"]["mean"] == pytest.approx(800.0)
+    verdicts = [
+        of(findings.claims, f"frames per second than {name}").verdict for name in ("A2C", "A3C", "IMPALA")
+    ]
+    assert verdicts == ["holds", "holds", "does not hold"]
+    verdicts = [of(findings.claims, f"comparable to {name}").verdict for name in ("A2C", "A3C")]
+    assert verdicts == ["holds", "does not hold"]
+    written("gala-fig3", findings, runs, tmp_path)
+
+
+def test_figure_3_without_sensors(tmp_path):
+    findings, runs = figure_3(tmp_path, dict.fromkeys(("gala", "a2c", "a3c", "impala"), 1.0))
+    assert {claim.verdict for claim in findings.claims if "frames" not in claim.text} == {"not run"}
+    assert {claim.verdict for claim in findings.claims if "frames" in claim.text} == {"does not hold"}
+    assert findings.data["gala"]["1"]["watts"] is None
+    written("gala-fig3", findings, runs, tmp_path)
+
+
+def figure_4(tmp_path, large, original):
+    batches = {"large-batch": (4, 4), "original": (16, 1), "original-fewer": (4, 1)}
+    seeds = {"large-batch": large, "original": original, "original-fewer": original}
+    runs = {
+        f"cartpole-a3c-{shape}": recorded(tmp_path / shape, a3c(CARTPOLE, *batches[shape], 400), seeds[shape])
+        for shape in batches
+    }
+    return gala_figures.figure_4(runs), runs
+
+
+def test_figure_4_in_both_directions(tmp_path):
+    steady, restless = growing(20, 200, pace=0.5), growing(20, 100, wobble=15)
+    findings, runs = figure_4(tmp_path / "one", steady, restless)
+    assert [claim.verdict for claim in findings.claims] == ["holds"] * 3
+    written("gala-fig4", findings, runs, tmp_path)
+    findings, _ = figure_4(tmp_path / "other", restless, steady)
+    assert [claim.verdict for claim in findings.claims] == ["does not hold"] * 3
+
+
+def test_nothing_is_concluded_from_seeds_without_an_episode(tmp_path):
+    silent = [[row(i + 1) for i in range(20)] for _ in range(2)]
+    findings, runs = figure_4(tmp_path, silent, growing(20, 100))
+    assert {claim.verdict for claim in findings.claims[1:]} == {"not run"}
+
+
+def table_1(tmp_path, monkeypatch, points, steps=10_000_000, kept=True):
+    """Two seeds each, of which the second was better in training; greedy, its games end with ``points``."""
+    played = []
+
+    def fake(run, episodes, greedy, best):
+        played.append((run.name, episodes, greedy, best))
+        returns = points[run.parent.name] + np.arange(episodes) % 2
+        return SimpleNamespace(returns=returns[None, None, None])
+
+    monkeypatch.setattr(gala_figures, "evaluate", fake)
+    runs = {}
+    for method in ("gala", "a2c"):
+        rows = [{**row(1, -20.0), "env_steps": steps}]
+        runs[f"pong-{method}-64"] = recorded(tmp_path / method, GOSSIP, [rows, rows])
+        for index in range(2 if kept else 0):
+            best = {"round": 1, "episodic_return": -20.0 + index}
+            (tmp_path / method / f"seed-{index}" / "best.json").write_text(json.dumps(best))
+    return gala_figures.table_1(runs), runs, played
+
+
+def test_table_1_plays_the_policy_that_training_chose(tmp_path, monkeypatch):
+    findings, runs, played = table_1(tmp_path, monkeypatch, {"gala": 20.5, "a2c": 12.0})
+    assert played == [("seed-1", 10, True, True)] * 2
+    # 20.5 and 21.5 in turn: 21 ± 0.17
+    assert of(findings.claims, "GALA-A2C is not below RL-Zoo").verdict == "holds"
+    assert of(findings.claims, "GALA-A2C is not below RL-Zoo").evidence.startswith("21.00 ± 0.17 (s.e. of 10")
+    assert of(findings.claims, "above IMPALA").verdict == "holds"
+    assert of(findings.claims, ": A2C is not below RL-Zoo").verdict == "does not hold"
+    written("gala-table1", findings, runs, tmp_path)
+
+
+def test_table_1_is_not_judged_by_a_shorter_training(tmp_path, monkeypatch):
+    findings, _, _ = table_1(tmp_path, monkeypatch, {"gala": 21.0, "a2c": -21.0}, steps=60_000)
+    assert {claim.verdict for claim in findings.claims} == {"not run"}
+    assert "after 60,000 steps; the comparison is of 10,000,000" in findings.claims[0].evidence
+
+
+def test_table_1_without_a_policy(tmp_path, monkeypatch):
+    findings, runs, played = table_1(tmp_path, monkeypatch, {}, kept=False)
+    assert played == []
+    assert {claim.verdict for claim in findings.claims} == {"not run"}
+    written("gala-table1", findings, runs, tmp_path)
+
+
+def test_energy_goes_on_where_a_resumed_meter_begins_anew(tmp_path):
+    joules = [10.0, 30.0, 5.0, 15.0]
+    rows = [row(i + 1, float(i), None, {"cpu_joules": each}) for i, each in enumerate(joules)]
+    (course,) = courses(recorded(tmp_path / "run", GOSSIP, [rows]), "joules")
+    assert course.spent.tolist() == [0.0, 20.0, 25.0, 35.0]
+    assert courses(recorded(tmp_path / "other", GOSSIP, [[row(1, 1.0)]]), "joules") == []
+
+
+def test_mean_until_is_the_area_under_what_is_known(tmp_path):
+    """Time counts from the first line. 0 until 1 s, where the first return is known, then up to 4."""
+    rows = [row(1, None, 7.0), row(2, 0.0, 8.0), row(3, 4.0, 9.0), row(4, 4.0, 11.0)]
+    seeds = courses(recorded(tmp_path / "run", GOSSIP, [rows]), "seconds")
+    assert mean_until(seeds, 2.0) == pytest.approx([1.0], abs=0.01)
+    assert mean_until(seeds, 4.0) == pytest.approx([2.5], abs=0.01)
+
+
+def test_fluctuation_is_about_a_line_in_the_last_half(tmp_path):
+    returns = [0.0, 90.0, -50.0, 7.0, 1.0, 2.0, 3.0, 4.0]
+    run = recorded(tmp_path / "run", GOSSIP, [[row(i, each) for i, each in enumerate(returns)]])
+    assert fluctuation(run) == pytest.approx([0.0], abs=1e-9)
+    noise = np.random.default_rng(0).normal(size=4000)
+    run = recorded(tmp_path / "noise", GOSSIP, [[row(i, each) for i, each in enumerate(noise)]])
+    assert fluctuation(run) == pytest.approx([1.0], abs=0.06)  # four standard errors of a deviation of 2000
+
+
+@pytest.mark.slow
+def test_a_figure_of_gala_from_trainings_to_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("gossamer.recipes.gala_figures._CARTPOLE_STEPS", 4_000)
+    figure = replace(REPRODUCTIONS["gala-fig4"])
+    folder, claims = reproduce(figure, seeds=2, out=tmp_path / "results", runs=tmp_path / "runs", processes=1)
+    assert len(claims) == 3
+    assert len(list(folder.glob("*.csv"))) == 3

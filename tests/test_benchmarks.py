@@ -1,0 +1,78 @@
+"""What benchmarks make of their measurements; nothing is timed here."""
+
+import json
+
+import numpy as np
+import pytest
+from benchmarks import gala, pong
+
+from gossamer.power import PowerReading
+
+RATES = {
+    "stable-baselines3, dummy": [100.0, 50.0, 80.0],
+    "stable-baselines3, subprocesses": [90.0, 45.0, 60.0],
+    "ours": [240.0, 130.0, 160.0],
+}
+
+
+def test_a_ratio_is_the_median_over_turns_to_the_fastest_of_the_others():
+    judged = pong.judge(pong.Target("ours", "stable-baselines3", 2.5), RATES)
+    assert judged["to"] == "stable-baselines3, dummy"
+    assert judged["ratio_each"] == [2.4, 2.6, 2.0]
+    assert judged["ratio"] == 2.4
+    assert not judged["holds"]
+
+
+def test_every_target_names_contenders_that_run():
+    names = [each.name for each in pong.contenders()]
+    for target in pong.TARGETS:
+        assert target.contender in names
+        assert any(name.startswith(target.other) for name in names)
+
+
+def test_figures_are_rates_and_energy_per_frame_of_the_game():
+    training = gala.Training(np.array([300, 100]), np.array([3.0, 1.0]), 2.0, 3.0, mean_age=0.5)
+    reading = PowerReading(2.0, 80.0, 200.0, 400.0, None, "CPU: nobody is there to be asked")
+    figures = gala.figures(training, reading)
+    assert figures["env_steps_per_second"] == 200
+    assert figures["frames_per_second"] == 800
+    assert figures["frames_per_second_per_learner"] == [600, 200]
+    assert figures["processors_busy"] == 1.5
+    assert figures["device_joules_per_frame"] == 0.25
+    assert figures["processor_joules_per_frame"] is None
+
+
+def test_an_untouched_part_of_a_result_is_kept_and_one_that_never_ran_says_so(tmp_path):
+    path = tmp_path / "gala.json"
+    gala.store(path, {"kind": "cpu", "name": "frames_per_second", "rows": [1]})
+    assert json.loads(path.read_text()) == {"cpu": {"frames_per_second": {"rows": [1]}}, "device": "not run"}
+    gala.store(path, {"kind": "device", "name": "pong_to", "rows": [2]})
+    assert json.loads(path.read_text()) == {
+        "cpu": {"frames_per_second": {"rows": [1]}},
+        "device": {"pong_to": {"rows": [2]}},
+    }
+
+
+def row(episodes: int, mean: float | None, seconds: float = 0.0) -> dict:
+    return {
+        "episodes": episodes,
+        "episodic_return": mean,
+        "env_steps": 10 * seconds,
+        "time": {"seconds": seconds},
+    }
+
+
+def test_a_score_is_reached_by_the_last_hundred_episodes_and_not_by_fewer():
+    rows = [row(60, 21.0, 1), row(0, None, 2), row(40, 11.0, 3), row(100, 20.0, 4), row(100, 0.0, 5)]
+    outcome = gala.outcome(rows, score=18.0)
+    assert (outcome["reached"], outcome["seconds"], outcome["frames"]) == (True, 4, 160)
+    assert gala.reached(rows[:3], 18.0) is None
+    assert gala.outcome(rows[:2], 18.0)["return_of_last_100_episodes"] is None
+
+
+@pytest.mark.parametrize("name", gala.METHODS)
+def test_every_method_has_all_simulators(name):
+    pytest.importorskip("ale_py")
+    experiment = gala.METHODS[name].experiment(simulators=64, threads=None, precision="bfloat16")
+    assert experiment.agents * experiment.copies == 64
+    assert experiment.algorithm.precision == "bfloat16"
