@@ -24,7 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -33,8 +33,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.control import machine
 from gossamer import resume, train
@@ -374,14 +372,15 @@ def recent_return(rows: Sequence[Mapping[str, Any]], episodes: int = EPISODES) -
 
 def outcome(rows: Sequence[Mapping[str, Any]], score: float) -> dict[str, Any]:
     """When a run reached a score, or how far it came."""
-    at = reached(rows, score)
-    last, best = at or rows[-1], recent_return(rows)
+    upto = reached(rows, score)
+    seen = rows[:upto] if upto else rows
+    last, recent = seen[-1], recent_return(seen)
     return {
-        "reached": at is not None,
+        "reached": upto is not None,
         "env_steps": last["env_steps"],
         "frames": FRAMES_PER_STEP * last["env_steps"],
         "seconds": last["time"]["seconds"],
-        "return_of_last_100_episodes": best if np.isfinite(best) else None,
+        "return_of_last_100_episodes": recent if np.isfinite(recent) else None,
     }
 
 
@@ -415,52 +414,50 @@ def store(path: Path, table: dict[str, Any]) -> None:
     path.write_text(json.dumps({each: part or NOT_RUN for each, part in result.items()}, indent=1) + "\n")
 
 
-def print_speed(rows: Iterable[Mapping[str, Any]]) -> None:
+def print_speed(rows: Sequence[Mapping[str, Any]]) -> None:
     heads = (
         "frames/s",
         "env-steps/s",
         "updates/s",
         "age",
         "cores",
-        "device %",
+        "device",
         "watts",
-        "device J/frame",
+        "J/frame",
         "cpu J/frame",
     )
-    table = Table("", title="Pong: a frame is one of the game's, an env-step is 4 of them")
-    for head in heads:
-        table.add_column(head, justify="right")
-    rows = list(rows)
+    print(
+        "\nPong; a frame is one of the game's, an env-step is 4 of them; joules of device and of processors"
+    )
+    print("{:24}{:>10}{:>13}{:>11}{:>6}{:>7}{:>8}{:>7}{:>9}{:>13}".format("", *heads))
     for row in rows:
-        table.add_row(
-            row["method"],
-            *(_cell(row[name], ",.0f") for name in ("frames_per_second", "env_steps_per_second")),
-            *(_cell(row[name], ",.1f") for name in ("updates_per_second", "mean_age_of_messages")),
-            _cell(row["processors_busy"], ".2f"),
-            *(_cell(row[name], ".0f") for name in ("device_utilisation_percent", "device_watts")),
-            *(_cell(row[name], ".4f") for name in ("device_joules_per_frame", "processor_joules_per_frame")),
+        print(
+            f"{row['method']:24}{row['frames_per_second']:10,.0f}{row['env_steps_per_second']:13,.0f}"
+            f"{row['updates_per_second']:11,.1f}{_cell(row['mean_age_of_messages'], '.1f'):>6}"
+            f"{row['processors_busy']:7.2f}{_cell(row['device_utilisation_percent'], '.0f', '%'):>8}"
+            f"{_cell(row['device_watts'], '.0f'):>7}{_cell(row['device_joules_per_frame'], '.4f'):>9}"
+            f"{_cell(row['processor_joules_per_frame'], '.4f'):>13}"
         )
-    console = Console()
-    console.print(table)
     for reason in {row["not_available"] for row in rows} - {None}:
-        console.print(f"not available: {reason}")
+        print(f"not available: {reason}")
 
 
-def print_learning(rows: Iterable[Mapping[str, Any]], score: float) -> None:
-    table = Table("", "reached", "seconds", "env-steps", "frames", f"last {EPISODES} episodes")
-    table.title = f"Pong until the mean return of the last {EPISODES} episodes is {score:g}"
-    for row in rows:
-        table.add_row(
-            row["method"],
-            "yes" if row["reached"] else "no",
-            *(_cell(row[name], ",.0f") for name in ("seconds", "env_steps", "frames")),
-            _cell(row["return_of_last_100_episodes"], ".2f"),
+def print_learning(rows: Sequence[Mapping[str, Any]], score: float) -> None:
+    print(f"\nPong, until the mean return of the last {EPISODES} episodes is {score:g}")
+    print(
+        "{:24}{:>8}{:>10}{:>13}{:>13}{:>14}".format(
+            "", "reached", "seconds", "env-steps", "frames", "return then"
         )
-    Console().print(table)
+    )
+    for row in rows:
+        print(
+            f"{row['method']:24}{'yes' if row['reached'] else 'no':>8}{row['seconds']:10,.0f}"
+            f"{row['env_steps']:13,}{row['frames']:13,}{_cell(row['return_of_last_100_episodes'], '.2f'):>14}"
+        )
 
 
-def _cell(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+def _cell(value: float | None, form: str, unit: str = "") -> str:
+    return "–" if value is None else format(value, form) + unit
 
 
 if __name__ == "__main__":

@@ -422,23 +422,18 @@ def test_paired_t_test_equals_scipys():
 
 
 def certified(ratio=0.3, printed=2.0, outside=()):
-    """Two seeds of ten lines whose distance is 1; in lines of ``outside`` the bound was broken."""
-    return [
-        [
-            row(
-                i + 1,
-                certificate={
-                    "distance": 1.0,
-                    "bound": 1 / ratio,
-                    "printed_bound": printed,
-                    "holds": i not in outside,
-                },
-                gradient_correlation=[[1.0, 0.1 + shift], [0.1 + shift, None]],
-            )
-            for i in range(10)
-        ]
-        for shift in (0.0, 0.02)
-    ]
+    """Two seeds of ten moments, distances from 1.0 to 1.09; in those of ``outside`` the bound was broken.
+
+    The last line shows the last moment once more, which counts for nothing.
+    """
+
+    def line(i, shift):
+        bounds = {"bound": (1 + i / 100) / ratio, "printed_bound": printed, "holds": i not in outside}
+        matrix = [[1.0, 0.1 + shift], [0.1 + shift, None]]
+        certificate = {"distance": 1 + i / 100, **bounds}
+        return row(i + 1, certificate=certificate, gradient_correlation=matrix)
+
+    return [[line(min(i, 9), shift) for i in range(11)] for shift in (0.0, 0.02)]
 
 
 def correlated(value):
@@ -464,9 +459,7 @@ def test_figure_2_inside_the_bound_and_less_correlated(tmp_path):
     findings, runs = figure_2(tmp_path, certified(), value=0.6)
     inside = of(findings.claims, "within the certified bound")
     assert inside.verdict == "holds"
-    assert inside.evidence.startswith(
-        "20 of 20 lines of the metrics of 2 seeds; median of distance / bound 0.3"
-    )
+    assert inside.evidence.startswith("20 of 20 moments of 2 seeds; median of distance / bound 0.3")
     assert of(findings.claims, "says something").verdict == "holds"
     assert of(findings.claims, "bound as printed").verdict == "holds"
     assert of(findings.claims, "more correlated").verdict == "holds"
@@ -479,7 +472,7 @@ def test_figure_2_the_other_way_round(tmp_path):
     """One line of twenty outside is enough; a bound a thousand times the distance says nothing."""
     findings, _ = figure_2(tmp_path, certified(ratio=0.001, printed=0.9, outside={7}), value=0.0)
     inside = of(findings.claims, "within the certified bound")
-    assert (inside.verdict, inside.evidence[:11]) == ("does not hold", "18 of 20 li")
+    assert (inside.verdict, inside.evidence[:11]) == ("does not hold", "18 of 20 mo")
     assert of(findings.claims, "says something").verdict == "does not hold"
     assert of(findings.claims, "bound as printed").verdict == "does not hold"
     assert of(findings.claims, "more correlated").verdict == "does not hold"
@@ -558,7 +551,7 @@ def test_figure_4_in_both_directions(tmp_path):
 
 def test_nothing_is_concluded_from_seeds_without_an_episode(tmp_path):
     silent = [[row(i + 1) for i in range(20)] for _ in range(2)]
-    findings, runs = figure_4(tmp_path, silent, growing(20, 100))
+    findings, _ = figure_4(tmp_path, silent, growing(20, 100))
     assert {claim.verdict for claim in findings.claims[1:]} == {"not run"}
 
 
@@ -634,7 +627,7 @@ def test_fluctuation_is_about_a_line_in_the_last_half(tmp_path):
 @pytest.mark.slow
 def test_a_figure_of_gala_from_trainings_to_files(tmp_path, monkeypatch):
     monkeypatch.setattr("gossamer.recipes.gala_figures._CARTPOLE_STEPS", 4_000)
-    figure = replace(REPRODUCTIONS["gala-fig4"])
+    figure = REPRODUCTIONS["gala-fig4"]
     folder, claims = reproduce(figure, seeds=2, out=tmp_path / "results", runs=tmp_path / "runs", processes=1)
     assert len(claims) == 3
     assert len(list(folder.glob("*.csv"))) == 3

@@ -335,7 +335,11 @@ class Naive:
             for j in range(len(self.agents))
             if j != i and self.linked[i, j] and self.agents[j].present and self.agents[j].posted
         ]
-        return min(posted)[1] if posted else None
+        if not posted:
+            return None
+        newest, j = min(posted)
+        limit = math.inf if self.schedule.staleness is None else self.schedule.staleness
+        return j if self.agents[i].version + newest <= limit else None
 
     def wake_all(self, time: float) -> None:
         for i, agent in enumerate(self.agents):
@@ -825,9 +829,15 @@ def test_synchronous(changes: dict, synchronous: bool):
 def test_who_returns_takes_over_nothing_older_than_the_bound():
     """Its neighbours are eight times slower: their newest messages are older than its own parameters."""
     slow = tuple((agent, 8.0) for agent in (1, 2, 3, 4))
+    absent = ((0, 60.0, 62.0),)
     schedule = Schedule(
-        "most_recent", staleness=2, deadline=0.0, slow_agents=slow, absences=((0, 60.0, 62.0),)
+        "most_recent", staleness=2, deadline=0.0, slow_agents=slow, absences=absent, in_flight=60
     )
+    setting = Setting(schedule, "ring", 5, 0)
+    audit = Audit(setting).run(90)
+    naive = Naive(setting).run(audit.last_time)
+    before_the_end = [c for c in audit.combined[0] if c.time < audit.last_time]
+    assert_same_combinations(before_the_end, naive.combined[0])
     simulation = Simulation(
         schedule, Links.of(weigh(topologies.named("ring", 5), metropolis_hastings)), seed=0
     )

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -48,6 +48,8 @@ _AXES: Mapping[Spent, str] = {
     "seconds": "seconds",
     "joules": "joules",
 }
+Matrices: TypeAlias = Sequence[Float[np.ndarray, "agent agent"]]  # a mean one of each seed
+
 _FRAMES = 4  # of Atari, for a step
 _SIGNIFICANT = 0.05
 _POWER = 0.10  # of the larger mean: what "comparable power" is taken to mean
@@ -74,47 +76,37 @@ _IMPALA = {
 
 def figure_1(runs: Runs) -> Findings:
     """How often seeds succeed with more and more simulators; returns over steps, time and energy."""
-    games = _games(runs)
-    success = {game: _success(runs, game) for game in games}
-    claims = [_never_less_often(game, success[game]) for game in games]
+    success = {game: _success(runs, game) for game in _games(runs)}
+    claims = [_never_less_often(game, each) for game, each in success.items()]
     claims.append(_more_often([pair for each in success.values() for pair in each.pairs]))
-    for game in games:
-        claims += _learning(
-            game, *(runs[f"{game}-{method}-{_usual(runs, game)}"] for method in ("gala", "a2c"))
-        )
+    for game, each in success.items():
+        size = _usual(runs, game)
         claims += [
-            higher(
-                f"{_NAMES[game]}, {size} simulators: GALA-A2C ends higher (ours)",
-                success[game].final[size]["gala"],
-                success[game].final[size]["a2c"],
-            )
-            for size in success[game].final
+            *_learning(game, runs[f"{game}-gala-{size}"], runs[f"{game}-a2c-{size}"]),
+            *_ends(game, each),
         ]
-    data = {game: success[game].plain() for game in games}
+    data = {game: each.plain() for game, each in success.items()}
     return Findings(data, tuple(claims), _figure_1_picture(runs, success))
 
 
 def figure_2(runs: Runs) -> Findings:
     """How far learners are from their mean and can be; how alike their gradients are."""
-    claims, data, panels = [], {}, {}
-    for game in _games(runs):
-        certified = _certified(runs[f"{game}-gala-certified"])
-        alike_of = {
-            method: _correlations(runs[f"{game}-{name}"])
-            for method, name in (("gala", "gala-certified"), ("a2c", "a2c-correlated"))
+    games = _games(runs)
+    certified = {game: _certified(runs[f"{game}-gala-certified"]) for game in games}
+    matrices = {
+        game: {
+            "gala": _correlations(runs[f"{game}-gala-certified"]),
+            "a2c": _correlations(runs[f"{game}-a2c-correlated"]),
         }
-        mean = {
-            method: np.array([mean_off_diagonal(each) for each in seeds])
-            for method, seeds in alike_of.items()
-        }
-        claims += [*_bounds(game, certified), _less_correlated(game, mean["gala"], mean["a2c"])]
-        data[game] = {
-            "median_distance_over_bound": _median(certified, "bound"),
-            "median_distance_over_printed_bound": _median(certified, "printed"),
-            "gradient_correlation": {method: interval(values) for method, values in mean.items()},
-        }
-        panels[game] = certified[0], {method: _mean(seeds) for method, seeds in alike_of.items()}
-    return Findings(data, tuple(claims), _figure_2_picture(panels))
+        for game in games
+    }
+    claims = [
+        claim
+        for game in games
+        for claim in (*_bounds(game, certified[game]), _less_correlated(game, matrices[game]))
+    ]
+    data = {game: _distances_and_correlations(certified[game], matrices[game]) for game in games}
+    return Findings(data, tuple(claims), _figure_2_picture(certified, matrices))
 
 
 def figure_3(runs: Runs) -> Findings:
@@ -124,25 +116,10 @@ def figure_3(runs: Runs) -> Findings:
         method: {size: _speed(runs[f"pong-speed-{method}-{size}"]) for size in sizes} for method in _METHODS
     }
     most = {method: rows[sizes[-1]] for method, rows in found.items()}
-    others = ("a2c", "a3c", "impala")
-    claims = [
-        higher(
-            f"{sizes[-1]} learners: GALA-A2C makes more frames per second than {_METHODS[other]}",
-            most["gala"].frames,
-            most[other].frames,
-        )
-        for other in others
-    ]
-    claims += [_comparable_power(_METHODS[other], most["gala"].watts, most[other].watts) for other in others]
-    claims += [
-        _measured(higher, f"GALA-A2C uses more of the device than {_METHODS[other]}", *both, " %")
-        for other in others
-        for both in [(most["gala"].utilisation, most[other].utilisation)]
-    ]
     data = {
         method: {str(size): speed.plain() for size, speed in rows.items()} for method, rows in found.items()
     }
-    return Findings(data, tuple(claims), _figure_3_picture(found))
+    return Findings(data, tuple(_faster(sizes[-1], most)), _figure_3_picture(found))
 
 
 def figure_4(runs: Runs) -> Findings:
@@ -150,23 +127,9 @@ def figure_4(runs: Runs) -> Findings:
     claims, data = [], {}
     for game in _games(runs):
         of = {shape: runs[f"{game}-a3c-{shape}"] for shape in _SHAPES}
-        wobble = {shape: fluctuation(run) for shape, run in of.items()}
-        name, both = _NAMES[game], (of["large-batch"], of["original"])
-        claims += [
-            higher(
-                f"{name}: the original's returns fluctuate more (standard deviation about a line, last half)",
-                wobble["original"],
-                wobble["large-batch"],
-            ),
-            _within_budget(
-                higher, f"{name}: large-batch A3C earns more over the same steps", *both, "env_steps"
-            ),
-            _within_budget(
-                higher, f"{name}: large-batch A3C earns more over the same time", *both, "seconds"
-            ),
-        ]
+        claims += _batches(game, of["large-batch"], of["original"])
         data[game] = {
-            shape: {"fluctuation": interval(wobble[shape]), "final": interval(final(run))}
+            shape: {"fluctuation": interval(fluctuation(run)), "final": interval(final(run))}
             for shape, run in of.items()
         }
     return Findings(data, tuple(claims), _figure_4_picture(runs))
@@ -174,24 +137,16 @@ def figure_4(runs: Runs) -> Findings:
 
 def table_1(runs: Runs) -> Findings:
     """The best policy that was kept, greedy, beside published scores; from 10M steps on these say anything."""
-    claims, data, panels = [], {}, {}
-    for game in _games(runs):
-        scores = {
-            name.split("-")[1]: _best_policy(run) for name, run in runs.items() if name.startswith(game)
-        }
-        for method, score in scores.items():
-            claims.append(_not_below(game, method, score, "RL-Zoo's A2C, 10M steps", _RL_ZOO[game]))
-        claims.append(_above(game, scores["gala"], "IMPALA, 200M steps", _IMPALA[game]))
-        published = {"RL-Zoo's A2C, 10M steps": _RL_ZOO[game], "IMPALA, 200M steps": _IMPALA[game]}
-        data[game] = {"ours": {m: score.plain() for m, score in scores.items()}, "published": published}
-        panels[_NAMES[game]] = {
-            **{
-                f"{_METHODS[m]}, {score.steps:,} steps": score.row()
-                for m, score in scores.items()
-                if score.known
-            },
-            **{name: {"mean": value, "low": value, "high": value} for name, value in published.items()},
-        }
+    scores: dict[str, dict[str, Score]] = {}
+    for name, run in runs.items():
+        game, method, _ = name.split("-")
+        scores.setdefault(game, {})[method] = _best_policy(run)
+    claims = [claim for game, of in scores.items() for claim in _beside_published(game, of)]
+    data = {
+        game: {"ours": {method: score.plain() for method, score in of.items()}, "published": _published(game)}
+        for game, of in scores.items()
+    }
+    panels = {_NAMES[game]: _rows(game, of) for game, of in scores.items()}
     return Findings(
         data, tuple(claims), points(panels, "GALA, table 1: the best policy kept, greedy", "points")
     )
@@ -206,8 +161,8 @@ class Success(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """Whether half the nominal score tells learning from no learning: it is above what was earned at first."""
-        return self.nominal / 2 > self.untrained
+        """Whether half the nominal score tells success: it is less than all, and more than was earned at first."""
+        return self.nominal > 0 and self.nominal / 2 > self.untrained
 
     @property
     def rates(self) -> dict[int, dict[str, float]]:
@@ -237,7 +192,7 @@ class Success(NamedTuple):
 
 
 class Certified(NamedTuple):
-    """Of one seed, at each line of its metrics: updates of each learner, distance, bounds, verdict."""
+    """Of one seed, at some moments: updates of each learner, distance, bounds, verdict."""
 
     round: Float[np.ndarray, " row"]
     distance: Float[np.ndarray, " row"]
@@ -323,7 +278,7 @@ def _never_less_often(game: str, success: Success) -> Claim:
     text = f"{_NAMES[game]}: GALA-A2C succeeds at least as often as A2C at every number of simulators"
     if not success.known:
         shown = f"the A2C of 16 simulators goes from {success.untrained:.1f} to {success.nominal:.1f}"
-        evidence = f"{shown}; half of that is not above what was earned at first"
+        evidence = f"{shown}; half of that is no success"
         return Claim(text, "not run", evidence)
     shown = (
         f"{size}: {row['gala']:.0%} against {row['a2c']:.0%} of {len(success.final[size]['gala'])} seeds"
@@ -358,6 +313,13 @@ def _learning(game: str, gala: Path, a2c: Path) -> list[Claim]:
     ]
 
 
+def _ends(game: str, success: Success) -> list[Claim]:
+    return [
+        higher(f"{_NAMES[game]}, {size} simulators: GALA-A2C ends higher (ours)", row["gala"], row["a2c"])
+        for size, row in success.final.items()
+    ]
+
+
 def _within_budget(
     rule: Callable[[str, np.ndarray, np.ndarray], Claim], text: str, first: Path, second: Path, axis: Spent
 ) -> Claim:
@@ -376,7 +338,7 @@ def _within_budget(
 def _certified(run: Path) -> list[Certified]:
     found = []
     for folder in run_folders(run):
-        rows = read_metrics(folder / "metrics.jsonl")
+        rows = _distinct(folder, "certificate")
         columns = {
             name: np.array([row["certificate"][key] for row in rows], float)  # null becomes NaN
             for name, key in (("distance", "distance"), ("bound", "bound"), ("printed", "printed_bound"))
@@ -386,38 +348,44 @@ def _certified(run: Path) -> list[Certified]:
     return found
 
 
+def _distinct(folder: Path, key: str) -> list[dict[str, Any]]:
+    """The lines that tell something new: what threads are like is seen when a line is written, and they may be ahead.
+
+    Several lines that were due at once then show one moment, which counts once.
+    """
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if key in row]
+    return [row for index, row in enumerate(rows) if index == 0 or row[key] != rows[index - 1][key]]
+
+
 def _bounds(game: str, seeds: Sequence[Certified]) -> list[Claim]:
-    rows = sum(len(each.holds) for each in seeds)
+    lines = sum(len(each.holds) for each in seeds)
     inside = sum(int(each.holds.sum()) for each in seeds)
     printed = sum(_within_printed(each) for each in seeds)
     ratio = np.concatenate([each.over("bound") for each in seeds])
-    name, of = _NAMES[game], f"{{}} of {rows} lines of the metrics of {len(seeds)} seeds"
-    shown = f"median of distance / bound {_median(seeds, 'bound'):.3g}, largest {_largest(ratio):.3g}"
+    said = f"median of distance / bound {_median(seeds, 'bound'):.3g}, largest {_largest(ratio):.3g}"
+    printed_said = f"median of distance / bound {_median(seeds, 'printed'):.3g}"
+    name, of = _NAMES[game], f"of {lines} moments of {len(seeds)} seeds"
+    says_something = "does not hold" if is_vacuous(ratio) else "holds"
     return [
-        _all_of(
-            f"{name}: learners are always within the certified bound",
-            inside,
-            rows,
-            f"{of.format(inside)}; {shown}",
-        ),
+        _all_of(f"{name}: learners are always within the certified bound", inside, lines, f"{of}; {said}"),
         Claim(
             f"{name}: the certificate says something: its median is at least 0.01 (ours)",
-            "does not hold" if is_vacuous(ratio) else "holds",
-            shown,
+            says_something,
+            said,
         ),
         _all_of(
             f"{name}: learners are always within the bound as printed",
             printed,
-            rows,
-            f"{of.format(printed)}; median of distance / bound {_median(seeds, 'printed'):.3g}",
+            lines,
+            f"{of}; {printed_said}",
         ),
     ]
 
 
-def _all_of(text: str, count: int, rows: int, evidence: str) -> Claim:
-    if rows == 0:
+def _all_of(text: str, count: int, lines: int, evidence: str) -> Claim:
+    if lines == 0:
         return Claim(text, "not run", "no line of the metrics has a certificate")
-    return Claim(text, "holds" if count == rows else "does not hold", evidence)
+    return Claim(text, "holds" if count == lines else "does not hold", f"{count} {evidence}")
 
 
 def _within_printed(seed: Certified) -> int:
@@ -436,33 +404,51 @@ def _largest(ratio: Float[np.ndarray, " row"]) -> float:
     return float(np.max(ratio, initial=0.0, where=np.isfinite(ratio)))
 
 
-def _correlations(run: Path) -> list[Float[np.ndarray, "agent agent"]]:
-    """Of each seed, the mean matrix over the lines that have one."""
-    found = []
-    for folder in run_folders(run):
-        rows = read_metrics(folder / "metrics.jsonl")
-        found.append(
-            _mean(
-                [
-                    np.array(row["gradient_correlation"], float)
-                    for row in rows
-                    if "gradient_correlation" in row
-                ]
-            )
-        )
-    return found
+def _correlations(run: Path) -> Matrices:
+    """Of each seed, the mean over moments."""
+    key = "gradient_correlation"
+    return [
+        _mean([np.array(row[key], float) for row in _distinct(folder, key)]) for folder in run_folders(run)
+    ]
 
 
-def _mean(matrices: Sequence[Float[np.ndarray, "agent agent"]]) -> Float[np.ndarray, "agent agent"]:
+def _mean(matrices: Matrices) -> Float[np.ndarray, "agent agent"]:
     """Over what is known of each pair; NaN where nothing is."""
     stacked = np.stack(matrices)
     known = np.isfinite(stacked).sum(0)
     return np.divide(np.nansum(stacked, 0), known, out=np.full(known.shape, np.nan), where=known > 0)
 
 
-def _less_correlated(game: str, gala: Float[np.ndarray, " seed"], a2c: Float[np.ndarray, " seed"]) -> Claim:
+def _less_correlated(game: str, matrices: Mapping[str, Matrices]) -> Claim:
     text = f"{_NAMES[game]}: A2C's gradients are more correlated than GALA-A2C's (mean over pairs)"
-    return _measured(higher, text, a2c, gala)
+    return _measured(higher, text, _over_pairs(matrices["a2c"]), _over_pairs(matrices["gala"]))
+
+
+def _over_pairs(matrices: Matrices) -> Float[np.ndarray, " seed"]:
+    return np.array([mean_off_diagonal(each) for each in matrices])
+
+
+def _distances_and_correlations(
+    certified: Sequence[Certified], matrices: Mapping[str, Matrices]
+) -> dict[str, object]:
+    return {
+        "median_distance_over_bound": _median(certified, "bound"),
+        "median_distance_over_printed_bound": _median(certified, "printed"),
+        "gradient_correlation": {method: interval(_over_pairs(each)) for method, each in matrices.items()},
+    }
+
+
+def _faster(size: int, most: Mapping[str, Speed]) -> list[Claim]:
+    """What is claimed of GALA-A2C beside each other method, all with the largest number of learners."""
+    ours, claims = most["gala"], []
+    for method in ("a2c", "a3c", "impala"):
+        other, theirs = _METHODS[method], most[method]
+        text = f"{size} learners: GALA-A2C makes more frames per second than {other}"
+        claims.append(higher(text, ours.frames, theirs.frames))
+        claims.append(_comparable_power(f"{size} learners", other, ours.watts, theirs.watts))
+        text = f"{size} learners: GALA-A2C uses more of the device than {other}"
+        claims.append(_measured(higher, text, ours.utilisation, theirs.utilisation, " %"))
+    return claims
 
 
 def _speed(run: Path) -> Speed:
@@ -471,19 +457,33 @@ def _speed(run: Path) -> Speed:
     )
 
 
-def _comparable_power(other: str, ours: np.ndarray, theirs: np.ndarray) -> Claim:
+def _comparable_power(size: str, other: str, ours: np.ndarray, theirs: np.ndarray) -> Claim:
     margin = _POWER * max(ours.mean(), theirs.mean())
-    text = f"GALA-A2C's power is comparable to {other}'s"
+    text = f"{size}: GALA-A2C's power is comparable to {other}'s"
     return _measured(alike, text, ours, theirs, margin, " W")
 
 
 def _measured(
     rule: Callable[..., Claim], text: str, first: np.ndarray, second: np.ndarray, *arguments: object
 ) -> Claim:
-    """A rule's claim, or none where the machine that trained has no sensor."""
+    """A rule's claim, or none where something was not measured in some seed, for want of a sensor, say."""
     if np.isfinite(first).all() and np.isfinite(second).all():
         return rule(text, first, second, *arguments)
-    return Claim(text, "not run", "not measured on the machine that trained")
+    return Claim(text, "not run", "not measured where it trained")
+
+
+def _batches(game: str, large: Path, original: Path) -> list[Claim]:
+    name = _NAMES[game]
+    text = f"{name}: the original's returns fluctuate more (standard deviation about a line, last half)"
+    return [
+        _measured(higher, text, fluctuation(original), fluctuation(large)),
+        _within_budget(
+            higher, f"{name}: large-batch A3C earns more over the same steps", large, original, "env_steps"
+        ),
+        _within_budget(
+            higher, f"{name}: large-batch A3C earns more over the same time", large, original, "seconds"
+        ),
+    ]
 
 
 def _best_policy(run: Path) -> Score:
@@ -500,14 +500,34 @@ def _best_policy(run: Path) -> Score:
     return Score(evaluate(best, _EPISODES, greedy=True, best=True).returns[0, 0, 0], steps)
 
 
-def _not_below(game: str, method: str, score: Score, whose: str, published: float) -> Claim:
-    text = f"{_NAMES[game]}: {_METHODS[method]} is not below {whose} ({published:g})"
-    return _compared(text, score, lambda row: row["high"] >= published)
+def _published(game: str) -> dict[str, float]:
+    return {"RL-Zoo's A2C, 10M steps": _RL_ZOO[game], "IMPALA, 200M steps": _IMPALA[game]}
 
 
-def _above(game: str, score: Score, whose: str, published: float) -> Claim:
-    text = f"{_NAMES[game]}: GALA-A2C is above {whose} ({published:g})"
-    return _compared(text, score, lambda row: row["low"] > published)
+def _beside_published(game: str, scores: Mapping[str, Score]) -> list[Claim]:
+    (zoo, zoo_points), (impala, impala_points) = _published(game).items()
+    claims = [
+        _compared(
+            f"{_NAMES[game]}: {_METHODS[method]} is not below {zoo} ({zoo_points:g})",
+            score,
+            lambda row: row["high"] >= zoo_points,
+        )
+        for method, score in scores.items()
+    ]
+    text = f"{_NAMES[game]}: GALA-A2C is above {impala} ({impala_points:g})"
+    return [*claims, _compared(text, scores["gala"], lambda row: row["low"] > impala_points)]
+
+
+def _rows(game: str, scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
+    """For the picture: our scores with their intervals, published ones without."""
+    ours = {
+        f"{_METHODS[method]}, {score.steps:,} steps": score.row()
+        for method, score in scores.items()
+        if score.known
+    }
+    return ours | {
+        name: {"mean": value, "low": value, "high": value} for name, value in _published(game).items()
+    }
 
 
 def _compared(text: str, score: Score, rule: Callable[[Mapping[str, float]], bool]) -> Claim:
@@ -568,16 +588,19 @@ def _draw_over(
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _figure_2_picture(panels: Mapping[str, tuple[Certified, Mapping[str, np.ndarray]]]) -> Figure:
-    figure, grid = _grid(len(panels), 4)
-    for (game, (certified, matrices)), row in zip(panels.items(), grid, strict=True):
-        _draw_distances(row[0], certified)
+def _figure_2_picture(
+    certified: Mapping[str, Sequence[Certified]], matrices: Mapping[str, Mapping[str, Matrices]]
+) -> Figure:
+    figure, grid = _grid(len(certified), 4)
+    for (game, seeds), row in zip(certified.items(), grid, strict=True):
+        _draw_distances(row[0], seeds[0])
         label_axis(row[0], f"{_NAMES[game]}, first seed", "updates of each learner", "distance to the mean")
-        row[1].plot(certified.round, certified.over("bound"), color="#0072B2")
+        row[1].plot(seeds[0].round, seeds[0].over("bound"), color="#0072B2")
         row[1].set_ylim(0, None)
         label_axis(row[1], "distance / certified bound", "updates of each learner", "ratio")
-        for axis, (method, matrix) in zip(row[2:], matrices.items(), strict=True):
-            _draw_matrix(axis, matrix, f"{_METHODS[method]}: mean {mean_off_diagonal(matrix):.2f}")
+        for axis, (method, each) in zip(row[2:], matrices[game].items(), strict=True):
+            mean = _mean(each)
+            _draw_matrix(axis, mean, f"{_METHODS[method]}: mean {mean_off_diagonal(mean):.2f}")
     figure.suptitle("GALA, figure 2: distance of learners and its bound; correlation of their gradients")
     return figure
 
@@ -648,9 +671,9 @@ def _a3c_line(runs: Runs, game: str, shape: str) -> tuple[str, str, Path]:
     return f"{experiment.workers} workers × {each}", kind, run
 
 
-def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+def _grid(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
     figure = Figure(figsize=(0.8 + 4.4 * columns, 0.6 + 3.6 * rows), dpi=150, layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, figure.subplots(rows, columns, squeeze=False).tolist()
 
 
 _UNREPEATABLE = "asynchronous runs of one seed are not the same to the bit"

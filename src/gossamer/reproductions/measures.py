@@ -29,12 +29,12 @@ _EARLY, _LATE = 0.2, 0.1  # shares of training
 
 def early(run: Path, share: float = _EARLY) -> Float[np.ndarray, " seed"]:
     """Mean return of each seed in the first part of training, of metrics as they were recorded."""
-    return np.array([np.nanmean(each[: max(int(share * len(each)), 2)]) for each in _returns(run)])
+    return np.array([_known_mean(each[: max(int(share * len(each)), 2)]) for each in _returns(run)])
 
 
 def final(run: Path, share: float = _LATE) -> Float[np.ndarray, " seed"]:
     """Mean return of each seed in the last part of training, of metrics as they were recorded."""
-    return np.array([np.nanmean(each[-max(int(share * len(each)), 1) :]) for each in _returns(run)])
+    return np.array([_known_mean(each[-max(int(share * len(each)), 1) :]) for each in _returns(run)])
 
 
 def final_by_task(run: Path, share: float = _LATE) -> Float[np.ndarray, "seed task"]:
@@ -296,6 +296,11 @@ def _returns(run: Path) -> list[np.ndarray]:
     """Of each seed, a number for each line of its metrics; NaN where no episode ended."""
     rows = (read_metrics(folder / "metrics.jsonl") for folder in run_folders(run))
     return [np.array([row["episodic_return"] for row in each], float) for each in rows]
+
+
+def _known_mean(returns: Float[np.ndarray, " row"]) -> float:
+    """NaN where no episode ended."""
+    return float(np.nanmean(returns)) if np.isfinite(returns).any() else float("nan")
 
 
 def _mean_by_task(folder: Path, share: float) -> Float[np.ndarray, " task"]:
