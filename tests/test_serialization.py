@@ -137,10 +137,14 @@ def test_a_class_hidden_by_another_of_its_name_is_refused():
         to_data(impostor(1.0))
 
 
+def test_a_field_that_came_later_than_the_data_has_its_default():
+    assert from_data({"class": f"{NAME}:Rate", "value": 1.0}) == Rate(1.0, decay=1.0)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"class": f"{NAME}:Rate", "value": 1.0}, "Rate lacks the field 'decay'; it takes value, decay"),
+        ({"class": f"{NAME}:Rate", "decay": 1.0}, "Rate lacks the field 'value'; it takes value, decay"),
         (
             {"class": f"{NAME}:Rate", "value": 1.0, "decay": 1.0, "size": 2},
             "Rate has no field 'size'; it takes value, decay",

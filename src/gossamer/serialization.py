@@ -70,10 +70,10 @@ def from_data(data: Any) -> Any:
     """The value that ``to_data`` described: classes are imported by their names and constructed anew.
 
     Construction runs the classes' own checks. Reading imports the modules that the data names, so read only
-    what you would also run.
+    what you would also run. A field that is missing has its default, as those that came later than the data have.
 
     Raises:
-        InputError: an unknown or missing field, a class that cannot be imported or is neither a dataclass nor
+        InputError: an unknown field, one that is missing and has no default, a class that cannot be imported or is neither a dataclass nor
             a NamedTuple, a float that is not finite, another type of data, or a constructor that refuses.
 
     Example:
@@ -130,7 +130,8 @@ def _decode(data: Any, where: str) -> Any:
 
 def _construct(name: str, data: dict[str, Any]) -> Any:
     cls = Path if name == "pathlib:Path" else _class_named(name)
-    _check_fields(name, ("path",) if cls is Path else tuple(_fields(cls)), data)
+    expected = ("path",) if cls is Path else tuple(_fields(cls))
+    _check_fields(name, expected, set() if cls is Path else _defaults(cls), data)
     values = {field: _decode(item, f"{cls.__name__}.{field}") for field, item in data.items()}
     try:
         return Path(values["path"]) if cls is Path else cls(**values)
@@ -140,13 +141,25 @@ def _construct(name: str, data: dict[str, Any]) -> Any:
         raise InputError(f"{name} refuses the given fields ({error}); correct them") from error
 
 
-def _check_fields(name: str, expected: tuple[str, ...], data: dict[str, Any]) -> None:
+def _defaults(cls: type) -> set[str]:
+    """The fields that a constructor can do without."""
+    if not dataclasses.is_dataclass(cls):
+        return set(cls._field_defaults)
+    missing = dataclasses.MISSING
+    return {
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is not missing or field.default_factory is not missing
+    }
+
+
+def _check_fields(name: str, expected: tuple[str, ...], optional: set[str], data: dict[str, Any]) -> None:
     takes = f"it takes {', '.join(expected) or 'none'}"
     for field in data:
         if field not in expected:
             raise InputError(f"{name} has no field {field!r}; {takes}")
     for field in expected:
-        if field not in data:
+        if field not in data and field not in optional:
             raise InputError(f"{name} lacks the field {field!r}; {takes}")
 
 
