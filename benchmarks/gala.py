@@ -228,7 +228,8 @@ def advance_for(
         left = seconds - (now - started)
         if left <= 0:
             return population, reports
-        rounds = max(1, int(rounds * min(1.0, left) / (now - chunk)))
+        # No more than twice as many: updates that were made while this thread compiled are gathered in no time.
+        rounds = max(1, min(2 * rounds, int(rounds * min(1.0, left) / (now - chunk))))
 
 
 def figures(training: Training, reading: PowerReading) -> dict[str, Any]:
@@ -346,11 +347,9 @@ def is_over(run: Path, score: float, limit: float) -> bool:
     return bool(rows) and (reached(rows, score) is not None or rows[-1]["time"]["seconds"] >= limit)
 
 
-def reached(rows: Sequence[Mapping[str, Any]], score: float) -> Mapping[str, Any] | None:
-    """The first row at which the mean return of the last 100 episodes was no less than a score."""
-    return next(
-        (rows[end - 1] for end in range(1, len(rows) + 1) if recent_return(rows[:end]) >= score), None
-    )
+def reached(rows: Sequence[Mapping[str, Any]], score: float) -> int | None:
+    """After how many rows the mean return of the last 100 episodes was no less than a score for the first time."""
+    return next((end for end in range(1, len(rows) + 1) if recent_return(rows[:end]) >= score), None)
 
 
 def recent_return(rows: Sequence[Mapping[str, Any]], episodes: int = EPISODES) -> float:

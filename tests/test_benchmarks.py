@@ -66,6 +66,7 @@ def test_a_score_is_reached_by_the_last_hundred_episodes_and_not_by_fewer():
     rows = [row(60, 21.0, 1), row(0, None, 2), row(40, 11.0, 3), row(100, 20.0, 4), row(100, 0.0, 5)]
     outcome = gala.outcome(rows, score=18.0)
     assert (outcome["reached"], outcome["seconds"], outcome["frames"]) == (True, 4, 160)
+    assert outcome["return_of_last_100_episodes"] == 20.0
     assert gala.reached(rows[:3], 18.0) is None
     assert gala.outcome(rows[:2], 18.0)["return_of_last_100_episodes"] is None
 

@@ -7,7 +7,9 @@ The numbers are those of learners, and of simulators of each of them.
 
 import os
 from dataclasses import replace
+from typing import Any
 
+import jax
 from rate import arguments, print_rate
 
 from gossamer.compilation import keep_memory_mapped
@@ -16,6 +18,7 @@ from gossamer.environments import Atari
 from gossamer.experience import Steps
 from gossamer.experiment import build
 from gossamer.recipes import gala_a2c
+from gossamer.runtimes.single import spread_alone
 
 
 def main() -> None:
@@ -24,8 +27,10 @@ def main() -> None:
     learners, simulators = int(chosen.learners), int(chosen.simulators)
     pong = Atari("pong", threads=max(1, (os.cpu_count() or 1) // learners))
     experiment = replace(gala_a2c(pong, learners, simulators), experience=Steps(chosen.horizon))
-    engine = engine_of(experiment, build(experiment))
+    parts = build(experiment)
+    engine = engine_of(experiment, parts)
     population, every = engine.start(), experiment.record_every
+    compile_records(parts.algorithm, population.learner, learners)
     steps_per_round = learners * simulators * chosen.horizon
 
     def advance(steps: int) -> int:
@@ -35,6 +40,12 @@ def main() -> None:
 
     print_rate(advance, chosen.seconds, ("gossamer", "jax", "ale-py", "numpy"))
     engine.close()
+
+
+def compile_records(algorithm: Any, learner: Any, learners: int) -> None:
+    """Compile what records need before the threads start: updates made meanwhile would be counted as measured."""
+    apart = [jax.tree.map(lambda leaf, i=index: leaf[0, i], learner) for index in range(learners)]
+    jax.block_until_ready(spread_alone(tuple(algorithm.message(each) for each in apart)))
 
 
 if __name__ == "__main__":

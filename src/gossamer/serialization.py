@@ -73,8 +73,9 @@ def from_data(data: Any) -> Any:
     what you would also run. A field that is missing has its default, as those that came later than the data have.
 
     Raises:
-        InputError: an unknown field, one that is missing and has no default, a class that cannot be imported or is neither a dataclass nor
-            a NamedTuple, a float that is not finite, another type of data, or a constructor that refuses.
+        InputError: an unknown field, one that is missing and has no default, a class that cannot be imported or is
+            neither a dataclass nor a NamedTuple, a float that is not finite, another type of data, or a constructor
+            that refuses.
 
     Example:
         >>> from_data({"class": "gossamer.types:Box", "size": 1, "bound": 2.0})

@@ -555,7 +555,8 @@ class _Pace:
         """Take note of a chunk; the first one compiles, and tells nothing of the others."""
         if self._compiled:
             self._seconds_per_round = seconds / rounds
-            self.rounds = max(1, int(rounds * _SECONDS_PER_CHUNK / seconds))
+            # At most twice as many: one chunk that went fast says little of the next.
+            self.rounds = max(1, min(2 * rounds, int(rounds * _SECONDS_PER_CHUNK / seconds)))
         self._compiled = True
 
     def seconds_left(self, rounds: int) -> float | None:

@@ -15,6 +15,7 @@ import tyro
 from jaxtyping import Array, Float, Num, Real
 
 from gossamer.algorithms.hyperparameters import traced
+from gossamer.algorithms.policy_gradient import actor_critic_loss, clipped, limit_of
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import Categorical, DiagonalGaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
@@ -178,6 +179,24 @@ class A2C:
         """v_ξ(s), in units of the (normalised) return."""
         return self._network.value_of(params.network, self._seen(params, observation))
 
+    def policy_and_value(
+        self, params: A2CParams, observation: Real[Array, "*batch observation"]
+    ) -> tuple[Categorical | DiagonalGaussian, Float[Array, "*batch"]]:
+        """Both at once, going through layers that they share only once."""
+        outputs, value = self._network.outputs_of(params.network, self._seen(params, observation))
+        return self._policy_of(outputs, params), value
+
+    def following_values(
+        self, params: A2CParams, trajectory: Trajectory, value: Float[Array, "time env"]
+    ) -> Float[Array, "time env"]:
+        """v(s_{t+1}), where v(s_t) is known already; of frames only those that no step saw are valued."""
+        if self.spaces.frames is None:
+            return self.value(params, trajectory.next_observation)
+        over_env = jax.vmap(
+            partial(following_values, partial(self.value, params)), in_axes=(1, 1, 1), out_axes=1
+        )
+        return over_env(value, trajectory.next_observation, trajectory.truncated)
+
     def act(
         self, params: A2CParams, key: Key, observation: Real[Array, " observation"]
     ) -> tuple[Num[Array, "*action"], Float[Array, ""]]:
@@ -204,16 +223,11 @@ class A2C:
 
         def loss(trained: tuple[Any, Any]) -> tuple[Array, Info]:
             current = params._replace(network=trained[0], log_scale=trained[1])
-            seen = self._seen(current, trajectory.observation)
-            outputs, value = self._network.outputs_of(current.network, seen)
+            policy, value = self.policy_and_value(current, trajectory.observation)
             # From the loss's own values: convolutions of the same frames are not computed twice.
             estimate = jax.lax.stop_gradient(self._estimate(params, trajectory, value))
-            policy = self._policy_of(outputs, current)
-            policy_loss = -jnp.sum(weight * policy.log_prob(trajectory.action) * estimate.advantage)
-            value_loss = jnp.sum(weight * (value - estimate.target) ** 2)
-            entropy = jnp.sum(weight * policy.entropy())
-            total = policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient * entropy
-            return total, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+            coefficients = self.value_coefficient, self.entropy_coefficient
+            return actor_critic_loss(policy, value, trajectory.action, estimate, weight, *coefficients)
 
         gradient, info = jax.grad(loss, has_aux=True)((params.network, params.log_scale))
         info = {**info, "gradient_norm": optax.tree.norm(gradient)}
@@ -266,9 +280,8 @@ class A2C:
 
     @property
     def _optimiser(self) -> optax.GradientTransformation:
-        limit = jnp.where(self.max_gradient_norm > 0, self.max_gradient_norm, jnp.inf)
         return optax.chain(
-            optax.clip_by_global_norm(limit),
+            optax.clip_by_global_norm(limit_of(self.max_gradient_norm)),
             _optimiser_named(self.optimiser, self.learning_rate, self.decay, self.epsilon),
         )
 
@@ -280,21 +293,13 @@ class A2C:
         advantage = over_env(
             self._earned(params, trajectory.reward),
             value,
-            self._following_values(params, trajectory, value),
+            self.following_values(params, trajectory, value),
             trajectory.terminated,
             trajectory.truncated,
             jnp.asarray(self.discount),
             jnp.asarray(self.trace_decay),
         )
         return Estimate(advantage, value + advantage)
-
-    def _following_values(self, params: A2CParams, trajectory: Trajectory, value: Array) -> Array:
-        if self.spaces.frames is None:
-            return self.value(params, trajectory.next_observation)
-        over_env = jax.vmap(
-            partial(following_values, partial(self.value, params)), in_axes=(1, 1, 1), out_axes=1
-        )
-        return over_env(value, trajectory.next_observation, trajectory.truncated)
 
     def _policy_of(self, outputs: Array, params: A2CParams) -> Categorical | DiagonalGaussian:
         if not isinstance(self.spaces.action, Box):
@@ -305,21 +310,17 @@ class A2C:
         return params.observation.standardise(observation) if self._normalises_observations else observation
 
     def _earned(self, params: A2CParams, reward: Array) -> Array:
-        reward = self._clipped(reward)
+        reward = clipped(reward, self.reward_clip)
         if not self._normalises_rewards:
             return reward
         return jnp.clip(reward / jnp.sqrt(params.reward.variance[0] + 1e-8), -10.0, 10.0)
-
-    def _clipped(self, reward: Array) -> Array:
-        limit = jnp.where(self.reward_clip > 0, self.reward_clip, jnp.inf)
-        return jnp.clip(reward, -limit, limit)
 
     def _batch_statistics(self, trajectory: Trajectory) -> tuple[Any, Any]:
         observation, reward = (), ()
         if self._normalises_observations:
             observation = Moments.of(trajectory.observation, trajectory.mask)
         if self._normalises_rewards:
-            seen = trajectory._replace(reward=self._clipped(trajectory.reward))
+            seen = trajectory._replace(reward=clipped(trajectory.reward, self.reward_clip))
             reward = Moments.of(_sums_so_far(seen, self.discount)[..., None], trajectory.mask)
         return observation, reward
 

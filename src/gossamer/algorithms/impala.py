@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Num, Real
 
 from gossamer.algorithms.a2c import A2C, A2CParams, Network
 from gossamer.algorithms.hyperparameters import traced
-from gossamer.algorithms.policy_gradient import actor_critic_loss
+from gossamer.algorithms.policy_gradient import actor_critic_loss, clipped, limit_of
 from gossamer.algorithms.weighting import transition_weights
 from gossamer.distributions import Categorical, DiagonalGaussian
 from gossamer.errors import (
@@ -150,7 +150,7 @@ class Impala:
 
     def estimate(self, params: A2CParams, trajectory: Trajectory) -> Estimate:
         """V-trace's advantages and targets, with bootstrap at the batch's end and at time limits."""
-        policy, value = self._policy_and_value(params, trajectory.observation)
+        policy, value = self._actor_critic.policy_and_value(params, trajectory.observation)
         return self._estimate(params, trajectory, policy, value)
 
     def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[A2CParams, Info]:
@@ -160,7 +160,7 @@ class Impala:
         coefficients = 0.5 * self.value_coefficient, self.entropy_coefficient
 
         def mean_loss(params: A2CParams) -> tuple[Array, Info]:
-            policy, value = self._policy_and_value(params, trajectory.observation)
+            policy, value = self._actor_critic.policy_and_value(params, trajectory.observation)
             estimate = jax.lax.stop_gradient(self._estimate(params, trajectory, policy, value))
             return actor_critic_loss(policy, value, trajectory.action, estimate, weight, *coefficients)
 
@@ -191,11 +191,6 @@ class Impala:
             self.spaces, self.hidden, self.activation, self.network, self.convolution_widths, self.precision
         )
 
-    def _policy_and_value(
-        self, params: A2CParams, observation: Real[Array, "*batch observation"]
-    ) -> tuple[Categorical | DiagonalGaussian, Float[Array, "*batch"]]:
-        return self.policy(params, observation), self.value(params, observation)
-
     def _estimate(
         self,
         params: A2CParams,
@@ -204,12 +199,11 @@ class Impala:
         value: Float[Array, "time env"],
     ) -> Estimate:
         """The estimate, where policy and value of the observations are known already."""
-        limit = jnp.where(self.reward_clip > 0, self.reward_clip, jnp.inf)
         over_env = jax.vmap(vtrace, in_axes=(1, 1, 1, 1, 1, 1, None, None, None), out_axes=1)
         of_sequences = over_env(
-            jnp.clip(trajectory.reward, -limit, limit),
+            clipped(trajectory.reward, self.reward_clip),
             value,
-            self.value(params, trajectory.next_observation),
+            self._actor_critic.following_values(params, trajectory, value),
             trajectory.terminated,
             trajectory.truncated,
             policy.log_prob(trajectory.action) - trajectory.log_prob,
@@ -220,7 +214,6 @@ class Impala:
     def _optimiser(self, updates: Int[Array, ""]) -> optax.GradientTransformation:
         """The optimiser after a number of updates: its rate follows from that and is no state of its own."""
         left = jnp.maximum(1 - updates / self.decay_updates, 0.0) if self.decay_updates else 1.0
-        limit = jnp.where(self.max_gradient_norm > 0, self.max_gradient_norm, jnp.inf)
         rmsprop = optax.rmsprop(
             cast(Any, self.learning_rate * left),
             decay=self.decay,
@@ -229,7 +222,7 @@ class Impala:
             eps_in_sqrt=True,
             momentum=self.momentum,
         )
-        return optax.chain(optax.clip_by_global_norm(cast(Any, limit)), rmsprop)
+        return optax.chain(optax.clip_by_global_norm(cast(Any, limit_of(self.max_gradient_norm))), rmsprop)
 
 
 @cache  # it is asked for at every call, and its construction tries an optimiser out

@@ -1,4 +1,4 @@
-"""The loss that actor-critics share: policy gradient, squared error of the critic, entropy.
+"""What actor-critics share: the loss of policy gradient, critic and entropy, and limits.
 
 It knows neither networks nor where advantages and targets come from.
 """
@@ -46,3 +46,23 @@ def actor_critic_loss(
     entropy = jnp.sum(weight * policy.entropy())
     total = policy_loss + value_coefficient * value_loss - entropy_coefficient * entropy
     return total, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+
+
+def clipped(reward: Float[Array, "*batch"], limit: float | Float[Array, ""]) -> Float[Array, "*batch"]:
+    """Rewards as a learner sees them, within ± ``limit``; 0 is no limit.
+
+    Example:
+        >>> clipped(jnp.array([-5.0, 0.5, 2.0]), 1.0).tolist(), clipped(jnp.array([-5.0]), 0.0).tolist()
+        ([-1.0, 0.5, 1.0], [-5.0])
+    """
+    return jnp.clip(reward, -limit_of(limit), limit_of(limit))
+
+
+def limit_of(value: float | Float[Array, ""]) -> Float[Array, ""]:
+    """A limit for which 0 stands for none.
+
+    Example:
+        >>> float(limit_of(0.5)), float(limit_of(0.0))
+        (0.5, inf)
+    """
+    return jnp.where(value > 0, value, jnp.inf)

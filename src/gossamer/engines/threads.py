@@ -120,6 +120,8 @@ class ThreadsEngine:
 
     def _open(self, limit: int) -> None:
         if self._crew is None:
+            # Compiled before anybody moves: meanwhile updates would pile up, and look like speed afterwards.
+            jax.block_until_ready(self._spread())
             self._crew = Crew(self._team.work(), wake=self._team.wake, release=self._team.release)
         self._crew.open(limit)
 
