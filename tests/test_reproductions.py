@@ -287,6 +287,10 @@ def test_gala_at_its_published_size():
     workers = [shapes[f"pong-a3c-{shape}"] for shape in ("large-batch", "original", "original-fewer")]
     assert [(each.workers, each.copies) for each in workers] == [(4, 64), (64, 64), (16, 16)]
     assert {each.algorithm.learning_rate for each in workers} == {7e-4}
+    timed_runs = REPRODUCTIONS["gala-fig3"].trainings("quick", 2).values()
+    assert {each.rounds * each.experience.steps * each.agents * each.copies for each in timed_runs} == {
+        16_000
+    }
     best = REPRODUCTIONS["gala-table1"].trainings("paper", 10)
     assert len(best) == 12
     assert all(each.keep_best and known[name] == each for name, each in best.items())

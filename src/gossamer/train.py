@@ -487,15 +487,17 @@ def _drive(
 ) -> None:
     """The loop: some rounds, their rows to the logs, a checkpoint where one is due."""
     done, every = int(population.round), experiment.record_every
-    pace, pending = _Pace(), None
+    pace, pending, started = _Pace(), None, time.perf_counter()
     with reporter, EnergyMeter() as meter:
         while done < experiment.rounds:
             length = min(pace.rounds, engine.most_rounds(every), _to_boundary(done, experiment))
             if stop:
                 length = min(length, every - done % every)
-            started = time.perf_counter()
+            if experiment.runtime == "vectorised":
+                started = time.perf_counter()  # in threads work goes on while lines are written
             population, reports = engine.advance(population, length, every)
             elapsed = time.perf_counter() - started
+            started += elapsed
             done += length
             complete, pending = _merge(pending, _timed(reports, elapsed, _used(meter.read())), every)
             _write_rows(parts, logs, complete, done - (pending.report.rounds if pending else 0))
