@@ -306,7 +306,7 @@ def average(messages: Message, weights: Float[Array, " peer"]) -> Message:
             return jnp.tensordot(weights.astype(leaf.dtype), leaf, axes=1)
         # Term by term: XLA reduces a leading axis about a hundred times more slowly on a CPU.
         terms = [weight.astype(leaf.dtype) * part for weight, part in zip(weights, leaf, strict=True)]
-        return sum(terms[1:], start=terms[0])
+        return functools.reduce(operator.add, terms)
 
     return jax.tree.map(leaf_mean, messages)
 
