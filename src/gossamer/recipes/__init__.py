@@ -25,13 +25,26 @@ from gossamer.recipes.control import (
     pendulum,
     pendulum_centralised,
 )
-from gossamer.recipes.gala import a3c, all_reduce_a2c, gala_a2c, gala_impala, gala_pong, impala
+from gossamer.recipes.gala import (
+    a3c,
+    all_reduce_a2c,
+    gala_a2c,
+    gala_impala,
+    gala_pong,
+    impala,
+    pong_a2c,
+    pong_a3c,
+    pong_impala,
+)
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     recipe.__name__.replace("_", "-"): recipe
     for recipe in (
         a2c,
         gala_pong,
+        pong_a2c,
+        pong_a3c,
+        pong_impala,
         hopper_mass,
         hopper_mass_centralised,
         hopper_wind,
@@ -73,5 +86,8 @@ __all__ = [
     "impala",
     "pendulum",
     "pendulum_centralised",
+    "pong_a2c",
+    "pong_a3c",
+    "pong_impala",
     "specialised_a2c",
 ]

@@ -31,6 +31,21 @@ def gala_pong() -> Experiment:
     return gala_a2c(Atari("pong"))
 
 
+def pong_a2c() -> Experiment:
+    """Synchronous A2C on Pong: one learner, and 4 workers with 16 simulators each whose gradients are averaged."""
+    return all_reduce_a2c(Atari("pong"))
+
+
+def pong_a3c() -> Experiment:
+    """Large-batch A3C on Pong: one learner, and 4 workers with 16 simulators each, applied as they come."""
+    return a3c(Atari("pong"))
+
+
+def pong_impala() -> Experiment:
+    """IMPALA on Pong: one learner, and 4 actors with 16 simulators each that run ahead of it."""
+    return impala(Atari("pong"))
+
+
 def gala_a2c(
     environment: Environment | HostEnvironment,
     learners: int = 4,
