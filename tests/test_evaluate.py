@@ -116,7 +116,7 @@ def test_episodes_on_the_host_equal_those_on_the_device(monkeypatch, greedy):
         experiment = small_experiment(environment=environment, experience=Steps(2), seeds=2)
         parts = build(experiment)
         population = initial_population(parts.algorithm, experiment, parts.mailbox, parts.tasks)
-        monkeypatch.setattr(module, "restore_population", lambda run: (experiment, parts, population))
+        monkeypatch.setattr(module, "restore_population", lambda run, best: (experiment, parts, population))
         return evaluate(Path("anywhere"), episodes=2, greedy=greedy).returns
 
     device, host = returns(FixedStart()), returns(OnHost())

@@ -83,6 +83,7 @@ def test_in_lockstep_every_message_arrives_at_once(straight):
             "links_down": 0.0,
             "mean_age": 0.0,
             "oldest": 0,
+            "ages": [10],
         }
 
 
