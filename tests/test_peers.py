@@ -26,6 +26,7 @@ from gossamer.runtimes.inbox import Envelope, Inbox, Patience
 from gossamer.runtimes.peers import Neighbourhood, Peer
 from gossamer.runtimes.threads import Crew, HandOver
 from gossamer.schedules import Links, Schedule
+from gossamer.schedules.draws import link_fails
 from gossamer.topologies import named
 
 NOBODY_WAITS = ("most_recent", "all_in_peers", "whatever_arrived")
@@ -145,6 +146,7 @@ def test_in_lockstep_later_messages_stay_for_later():
     assert inbox.take(everything, upto=1)[1] == [(3, 1)]
     assert inbox.look(upto=1).unread.tolist() == [False]
     assert inbox.take(everything, upto=2)[1] == [(3, 2)]
+    assert [each.version for each in inbox._messages[0]] == [2, 3]  # what was read and replaced is forgotten
 
 
 def test_deadlines_follow_the_gaps():
@@ -180,9 +182,8 @@ def one_peer(schedule, lockstep=False, graph="directed_ring", agents=3, patience
     ]
     post = HandOver(links, inboxes, schedule, seed=0)
     part = Walk(agent, clock, seed=0)
-    peer = Peer(
-        neighbourhood, part, inboxes[agent], post, clock, schedule, patience or Patience(first=5.0), lockstep
-    )
+    patience = None if patience == "none" else patience or Patience(first=5.0)
+    peer = Peer(neighbourhood, part, inboxes[agent], post, clock, schedule, patience, lockstep)
     return peer, inboxes, clock
 
 
@@ -238,6 +239,56 @@ def test_a_wait_ends_at_its_deadline_and_the_line_names_the_edge(caplog):
     ]
 
 
+def test_of_repeated_lines_only_some_are_said(caplog):
+    logging.getLogger("gossamer").setLevel(logging.NOTSET)
+    peer, _, _ = one_peer(Schedule("most_recent", staleness=0), patience=Patience(first=5.0))
+    for _ in range(5):
+        peer._say_missing(np.array([True]), "now")
+    times = [record.getMessage().split("(")[1].split(" ")[0] for record in caplog.records]
+    assert times == ["1", "2", "4"]
+
+
+def test_whoever_ends_tells_its_peers():
+    peer, inboxes, _ = one_peer(Schedule("whatever_arrived"))
+    updates_of(peer)
+    assert inboxes[1].look().left.tolist() == [True]
+
+
+def test_nobody_waits_for_a_peer_that_has_left():
+    peer, inboxes, clock = one_peer(Schedule("most_recent", staleness=1), patience=Patience(first=50.0))
+    inboxes[0].put(envelope(2, 1, 7.0))
+    inboxes[0].leave(2)
+    updates_of(peer, rounds=5)
+    assert clock.now() < 5 * 1.5
+
+
+def test_a_message_that_is_there_is_not_missed_because_it_is_the_only_one():
+    peer, inboxes, _ = one_peer(Schedule("all_in_peers"), patience=Patience(least=0.0, first=0.1))
+    inboxes[0].put(envelope(2, 1, 100.0))
+    first, _ = updates_of(peer)
+    assert len(first[0].ages) == 1
+
+
+def test_standing_still_is_no_gap():
+    clock = VirtualClock(1)
+    inbox = Inbox([3], clock)
+    for version in range(1, 12):
+        inbox.put(envelope(3, version))
+        clock.sleep(1.0)
+    clock.sleep(100.0)
+    inbox.go_on()
+    assert not inbox.overdue(Patience(least=0.0)).any()
+    inbox.put(envelope(3, 20))
+    assert inbox.deadline(Patience(least=0.0), np.array([True])) == clock.now() + 1.0
+
+
+def test_in_step_within_a_process_there_is_no_deadline():
+    """Only a gate that hurries ends the wait; with nobody to do so it is a deadlock."""
+    peer, _, _ = one_peer(Schedule("most_recent", staleness=0), lockstep=True, patience="none")
+    with pytest.raises(Deadlock):
+        updates_of(peer)
+
+
 def test_a_late_joiner_takes_over_the_newest_parameters():
     peer, inboxes, _ = one_peer(Schedule("whatever_arrived"), graph="complete")
     inboxes[0].put(envelope(1, 4, 11.0))
@@ -249,13 +300,14 @@ def test_a_late_joiner_takes_over_the_newest_parameters():
 
 def test_lost_messages_do_not_arrive_and_are_counted():
     peer, inboxes, _ = one_peer(Schedule("whatever_arrived", link_failure=0.5))
-    updates = [update for update, _ in updates_of(peer, rounds=40)]
-    lost = sum(update.lost for update in updates)
-    assert sum(update.sent for update in updates) == 40
-    assert 10 < lost < 30
-    lost_versions = {update.version for update in updates if update.lost}
-    held = inboxes[1].look()
-    assert int(held.version[0]) == max(set(range(1, 41)) - lost_versions)
+    versions = np.arange(1, 41)
+    fails = link_fails(Schedule(link_failure=0.5), 0, 0, 1, versions)
+    last = int(versions[fails].max())  # a message that does not arrive is the last one
+    updates = [update for update, _ in updates_of(peer, rounds=last)]
+    assert [bool(update.lost) for update in updates] == fails[:last].tolist()
+    assert 10 < fails.sum() < 30
+    assert sum(update.sent for update in updates) == last
+    assert int(inboxes[1].look().version[0]) == versions[:last][~fails[:last]].max()
 
 
 def test_nothing_is_sent_to_those_who_have_left():
@@ -266,6 +318,14 @@ def test_nothing_is_sent_to_those_who_have_left():
 
 
 # the crew
+
+
+def test_nobody_runs_far_ahead_of_who_gathers():
+    with crew(counter(0, 10**6), counter(1, 10**6)) as both:
+        both.open(10**6)
+        next(both.gather(1))
+        waiting = both.stand_still()
+        assert len(waiting) <= 2 * (4 + 1)
 
 
 def counter(agent, rounds, error_at=None):

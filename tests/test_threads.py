@@ -20,7 +20,14 @@ from gossamer.experiment import Experiment, build
 from gossamer.records import read_metrics
 from gossamer.runtimes.central import AllReduce, Asynchronous, Stopped
 from gossamer.schedules import Schedule
-from gossamer.train import Interrupted, restore_population, resume, train
+from gossamer.train import (
+    Interrupted,
+    NonFiniteParameters,
+    load_experiment,
+    restore_population,
+    resume,
+    train,
+)
 from gossamer.types import Spaces
 from small import FixedStart, OnHost
 
@@ -298,10 +305,10 @@ def test_an_error_in_a_thread_is_the_runs(tmp_path):
 
 
 def test_an_interruption_names_the_run_of_all_seeds(tmp_path, monkeypatch):
-    def stopped(folder, rounds=None, reporter=None):
+    def stopped(folder, reporter, stop):
         raise Interrupted(f"go on with: gossamer train --resume {folder}")
 
-    monkeypatch.setattr(sys.modules["gossamer.train"], "resume", stopped)
+    monkeypatch.setattr(sys.modules["gossamer.train"], "_resume_one", stopped)
     with pytest.raises(Interrupted, match=f"--resume {tmp_path / 'run'}$"):
         train(acrobot(seeds=2), tmp_path / "run")
 
@@ -397,6 +404,42 @@ def test_actors_that_do_not_run_ahead_have_no_lag(tmp_path):
     experiment = unrolls(agents=1, topology="isolated", schedule=Schedule(), experience=alternating)
     rows = read_metrics(train(experiment, tmp_path / "run") / "metrics.jsonl")
     assert {row["losses"]["policy_lag"] for row in rows} == {0.0}
+
+
+@pytest.mark.parametrize("host", [False, True], ids=["device", "host"])
+def test_a_learner_with_actors_ahead_goes_on(tmp_path, host):
+    alone = {"agents": 1, "topology": "isolated", "schedule": Schedule(), "rounds": 4, "checkpoint_every": 2}
+    experiment = unrolls(**alone)
+    if host:
+        spaces = Spaces(FixedStart().observation_size, FixedStart().action_space)
+        experiment = replace(experiment, environment=OnHost(), algorithm=Impala(spaces, hidden=(8, 8)))
+    run = train(experiment, tmp_path / "run")
+    resume(run, rounds=8)
+    assert restore_population(run)[2].learner.updates.tolist() == [[8]]
+    assert read_metrics(run / "metrics.jsonl")[-1]["env_steps"] == 8 * 6 * 4
+
+
+def test_all_seeds_get_the_new_number_of_rounds_before_any_goes_on(tmp_path, monkeypatch):
+    run = train(acrobot(seeds=2, rounds=4, checkpoint_every=2), tmp_path / "run")
+
+    def stopped(folder, reporter, stop):
+        raise Interrupted(f"go on with: gossamer train --resume {folder}")
+
+    monkeypatch.setattr(sys.modules["gossamer.train"], "_resume_one", stopped)
+    with pytest.raises(Interrupted):
+        resume(run, rounds=8)
+    folders = [run, run / "seed-0", run / "seed-1"]
+    assert [load_experiment(folder).rounds for folder in folders] == [8, 8, 8]
+    with pytest.raises(InputError, match=r"rounds is 2; .*seed-0 has already run 4, which is the least"):
+        resume(run, rounds=2)
+    assert load_experiment(run).rounds == 8
+
+
+def test_a_divergence_is_no_matter_of_the_certificate(tmp_path):
+    experiment = acrobot(certify=True, schedule=Schedule("whatever_arrived"))
+    experiment = replace(experiment, algorithm=replace(experiment.algorithm, learning_rate=1e38))
+    with pytest.raises(NonFiniteParameters):
+        train(experiment, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

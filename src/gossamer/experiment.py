@@ -196,7 +196,8 @@ def build(experiment: Experiment) -> Parts:
     links = Links.of(weights)
     _require_runtime(experiment, tasks)
     mailbox = _mailbox(experiment.schedule, links) if experiment.runtime == "vectorised" else None
-    _require_memory(experiment, population_shape(algorithm, experiment, mailbox, tasks))
+    together = experiment if experiment.runtime == "vectorised" else replace(experiment, seeds=1)
+    _require_memory(together, population_shape(algorithm, together, mailbox, tasks))
     columns = jax.tree.leaves(tasks)[0].shape[1] * _columns_per_environment(experiment)
     return Parts(
         environment=environment,

@@ -105,6 +105,7 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+        self._progress.remove_task(self._task)  # the next seed has a bar of its own
 
     def say(self, sentence: str) -> None:
         """Print it above the bar."""

@@ -88,7 +88,7 @@ def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -
     parts = build(experiment)
     if _seed_by_seed(experiment):
         _make_runs(experiment, out)
-        return _resume_seeds(experiment, out, None, reporter)
+        return _resume_seeds(experiment, out, reporter)
     with _stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
         create_run(out, _config(experiment, parts, engine))
         _start(experiment, parts, engine, out, reporter or Silent(), stop)
@@ -114,26 +114,11 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
     if rounds is not None:
         experiment = replace(experiment, rounds=rounds)
     if _seed_by_seed(experiment):
-        return _resume_seeds(experiment, run, rounds, reporter)
-    parts = build(experiment)
-    _require_same_streams(run, parts)
-    folders = run_folders(run)
-    with _stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
-        if not _has_begun(folders):
-            _start(experiment, parts, engine, run, reporter or Silent(), stop)
-            return run
-        restored = _restore(experiment, parts, folders)
-        if experiment.rounds < restored.done:
-            raise InputError(
-                f"rounds is {experiment.rounds}; {run} has already run {restored.done}, which is the least"
-            )
-        with _open_all(folders, restored.totals, restored.offsets, experiment.keep_best) as logs:
-            if rounds is not None:
-                _extend({run, *folders}, rounds)
-            population = engine.restore(restored.population)
-            if engine.resumes == "learner-exact":
-                (reporter or Silent()).say("learners go on exactly; simulators start new episodes")
-            _drive(experiment, parts, engine, population, logs, run, reporter or Silent(), stop)
+        if rounds is not None:
+            _extend_seeds(experiment, run)
+        return _resume_seeds(experiment, run, reporter)
+    with _stop_requests() as stop:
+        _resume_one(run, reporter, stop, rounds)
     return run
 
 
@@ -362,6 +347,32 @@ def _start(
         _drive(experiment, parts, engine, population, logs, out, reporter, stop)
 
 
+def _resume_one(run: Path, reporter: Reporter | None, stop: "_Stop", rounds: int | None = None) -> None:
+    """Go on with the run of a folder; seeds of one program go on together."""
+    experiment = load_experiment(run)
+    if rounds is not None:
+        experiment = replace(experiment, rounds=rounds)
+    parts = build(experiment)
+    _require_same_streams(run, parts)
+    folders = run_folders(run)
+    with closing(engine_of(experiment, parts)) as engine:
+        if not _has_begun(folders):
+            _start(experiment, parts, engine, run, reporter or Silent(), stop)
+            return
+        restored = _restore(experiment, parts, folders)
+        if experiment.rounds < restored.done:
+            raise InputError(
+                f"rounds is {experiment.rounds}; {run} has already run {restored.done}, which is the least"
+            )
+        with _open_all(folders, restored.totals, restored.offsets, experiment.keep_best) as logs:
+            if rounds is not None:
+                _extend({run, *folders}, rounds)
+            population = engine.restore(restored.population)
+            if engine.resumes == "learner-exact":
+                (reporter or Silent()).say("learners go on exactly; simulators start new episodes")
+            _drive(experiment, parts, engine, population, logs, run, reporter or Silent(), stop)
+
+
 def _seed_by_seed(experiment: Experiment) -> bool:
     """Whether seeds are trained one after the other: threads have no axis for them."""
     return experiment.runtime != "vectorised" and experiment.seeds > 1
@@ -377,15 +388,31 @@ def _make_runs(experiment: Experiment, out: Path) -> None:
     _make_seed_folders(experiment, config, out)
 
 
-def _resume_seeds(experiment: Experiment, out: Path, rounds: int | None, reporter: Reporter | None) -> Path:
-    for folder in run_folders(out):
-        try:
-            resume(folder, rounds, reporter)
-        except Interrupted as interruption:
-            raise Interrupted(str(interruption).replace(str(folder), str(out))) from None
-    if rounds is not None:
-        _extend({out}, rounds)
+def _resume_seeds(experiment: Experiment, out: Path, reporter: Reporter | None) -> Path:
+    """Seed after seed; one that is finished already is left as it is."""
+    _make_seed_folders(experiment, read_config(out), out)
+    again = f"go on with: gossamer train --resume {out}"
+    with _stop_requests() as stop:
+        for folder in run_folders(out):
+            if stop:
+                raise Interrupted(f"stopped before {folder.name}, everything saved; {again}")
+            try:
+                _resume_one(folder, reporter, stop)
+            except Interrupted as interruption:
+                raise Interrupted(str(interruption).replace(str(folder), str(out))) from None
     return out
+
+
+def _extend_seeds(experiment: Experiment, out: Path) -> None:
+    """Give every seed the new number of rounds before any of them goes on, or none if one has run more already."""
+    folders = run_folders(out)
+    for folder in folders:
+        done = max(checkpoints.rounds(folder / "checkpoints"), default=0)
+        if experiment.rounds < done:
+            raise InputError(
+                f"rounds is {experiment.rounds}; {folder} has already run {done}, which is the least"
+            )
+    _extend({out, *folders}, experiment.rounds)
 
 
 def _make_seed_folders(experiment: Experiment, config: dict[str, Any], out: Path) -> list[Path]:

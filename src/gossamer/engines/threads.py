@@ -18,10 +18,11 @@ from gossamer.engines.protocol import Report, Resume, stretches
 from gossamer.engines.tally import Place, Tally
 from gossamer.engines.workers import Worker
 from gossamer.experiment import Experiment, Parts, initial_population
+from gossamer.normalisation import without_statistics
 from gossamer.runtimes.central import AllReduce, Asynchronous, Centre, work
 from gossamer.runtimes.clock import MonotonicClock
 from gossamer.runtimes.inbox import Inbox
-from gossamer.runtimes.peers import Neighbourhood, Peer
+from gossamer.runtimes.peers import Neighbourhood, Peer, Update
 from gossamer.runtimes.single import apply_alone, spread_alone
 from gossamer.runtimes.threads import Crew, HandOver, Happened, Work
 from gossamer.runtimes.vectorised import Population
@@ -45,6 +46,7 @@ class ThreadsEngine:
         self._tally = Tally(self._team.places, agents, environments)
         self._early: deque[Happened] = deque()  # came while all were brought to a stand
         self._crew: Crew | None = None
+        self._stands = False
         self._workers = [
             Worker(parts, number, _at(parts.tasks, place), experiment.correlate)
             for number, place in enumerate(self._team.places)
@@ -73,24 +75,22 @@ class ThreadsEngine:
     def advance(self, population: Population, rounds: int, every: int) -> tuple[Population, list[Report]]:
         """Gather the updates of some rounds, whoever made them; where workers are in step they wait then."""
         done, reports = int(population.round), []
-        self._open(done + rounds if self._team.in_step else self._experiment.rounds)
-        if self._team.in_step:
-            # On a directed graph an agent may be ahead of whom it does not hear; in the records it is not.
-            self._early.extend(sorted(self._gather(rounds * len(self._workers)), key=_round_and_agent))
         for length in stretches(done, rounds, every):
-            for happened in self._gather(length * len(self._workers) - self._tally.count):
-                self._tally.add(happened.update)
-                self._team.saw(happened)
+            done += length
+            # In step everybody stands at the gate when a record is made, which is then the same in every run.
+            self._open(done if self._team.in_step else self._experiment.rounds)
+            self._count(self._gather(length * len(self._workers) - self._tally.count))
             distance, finite = jax.device_get(self._spread())
             report = self._tally.report(length, float(distance), finite)
             certificate, alike = self._team.certificate(), self._correlation()
             reports.append(report._replace(certificate=certificate, correlation=alike))
-        return population._replace(round=jnp.asarray(done + rounds, jnp.int32)), reports
+        return population._replace(round=jnp.asarray(done, jnp.int32)), reports
 
     def saved(self, population: Population) -> Population:
         """All stand still; learners, where environments stand, and updates that no report has counted yet."""
         if self._crew is not None:
             self._early.extend(self._crew.stand_still())
+            self._stands = True
         for happened in self._early:
             self._team.saw(happened)
         learner = jax.tree.map(lambda *leaves: jnp.stack(leaves)[None], *self._team.learners())
@@ -123,7 +123,19 @@ class ThreadsEngine:
             # Compiled before anybody moves: meanwhile updates would pile up, and look like speed afterwards.
             jax.block_until_ready(self._spread())
             self._crew = Crew(self._team.work(), wake=self._team.wake, release=self._team.release)
+        if self._stands:
+            self._team.go_on()
+            self._stands = False
         self._crew.open(limit)
+
+    def _count(self, gathered: Iterator[Happened]) -> None:
+        """Add up updates as they come; in step in an order of their own, as sums are rounded."""
+        updates = []
+        for happened in gathered:
+            self._team.saw(happened)
+            updates.append(happened.update)
+        for update in sorted(updates, key=_round_and_agent) if self._team.in_step else updates:
+            self._tally.add(update)
 
     def _gather(self, count: int) -> Iterator[Happened]:
         assert self._crew is not None
@@ -143,6 +155,7 @@ class ThreadsEngine:
         gradients = [worker.last_gradient for worker in self._workers]
         if any(gradient is None for gradient in gradients):
             return None
+        gradients = [without_statistics(gradient) for gradient in gradients]
         flat = [
             np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.device_get(gradient))])
             for gradient in gradients
@@ -187,6 +200,10 @@ class Team(Protocol):
         """How far apart agents are and can be, if that is certified."""
         ...
 
+    def go_on(self) -> None:
+        """All stood still, and are about to go on."""
+        ...
+
     def wake(self) -> None:
         """Make whoever waits look at the gate."""
         ...
@@ -213,7 +230,9 @@ class _Peers:
         keep = None if self.in_step else 1
         self._inboxes = [Inbox(each.senders, clock, keep) for each in neighbourhoods]
         message = self._parts.algorithm.message
-        self._certifier = Certifier([*map(message, learners)]) if self._experiment.certify else None
+        # In step a sender may be ahead of a reader by as many updates as there are agents, and messages wait.
+        kept = links.agents + 1 if self.in_step else 4
+        self._certifier = Certifier([*map(message, learners)], kept) if self._experiment.certify else None
         seed = int(self._parts.seeds[0])
         post = HandOver(links, self._inboxes, self._parts.schedule, seed, self._certifier)
         self._peers = [
@@ -224,7 +243,7 @@ class _Peers:
                 post,
                 clock,
                 self._parts.schedule,
-                self._experiment.patience,
+                None if self.in_step else self._experiment.patience,
                 self.in_step,
                 self._certifier,
             )
@@ -245,6 +264,10 @@ class _Peers:
 
     def certificate(self) -> Verdict | None:
         return self._certifier.verdict() if self._certifier else None
+
+    def go_on(self) -> None:
+        for inbox in self._inboxes:
+            inbox.go_on()
 
     def wake(self) -> None:
         for inbox in self._inboxes:
@@ -290,6 +313,9 @@ class _Central:
     def certificate(self) -> None:
         """There is nobody to be apart from."""
 
+    def go_on(self) -> None:
+        """Nobody counts the time."""
+
     def wake(self) -> None:
         """Nobody waits longer than for a gradient that is being computed."""
 
@@ -304,8 +330,8 @@ class _Central:
         return share + (number < more)
 
 
-def _round_and_agent(happened: Happened) -> tuple[int, int]:
-    return happened.update.version, happened.update.agent
+def _round_and_agent(update: Update) -> tuple[int, int]:
+    return update.version, update.agent
 
 
 def _at(tree: Any, place: Place) -> Any:

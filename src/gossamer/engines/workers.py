@@ -12,7 +12,7 @@ from gossamer.experience import Steps, Unrolls
 from gossamer.experience.ahead import ActorsAhead
 from gossamer.experience.host import HostSteps, streams_of
 from gossamer.experiment import Parts, on_host
-from gossamer.rounds import AgentRound
+from gossamer.rounds import AgentRound, agent_key
 from gossamer.runtimes.single import (
     act_alone,
     act_and_adapt_alone,
@@ -74,15 +74,15 @@ class Worker:
         )
 
     def adapt(self, learner: Learner, done: int) -> tuple[Learner, Any]:
-        """A round up to the message."""
+        """A round up to the message, computed and not only promised: peers must not wait for each other's."""
         if self._keeps_gradients:
             gradient, report = self.gradient(learner, done)
-            return apply_alone(self._algorithm, learner, gradient), report
+            return jax.block_until_ready(apply_alone(self._algorithm, learner, gradient)), report
         if isinstance(self._collector, _OnDevice):
-            return self._collector.adapt(learner, done)
+            return jax.block_until_ready(self._collector.adapt(learner, done))
         collected = self._collector.collect(learner, done)
         learner, report = learn_alone(self._algorithm, learner, collected, self._seed, self._number, done)
-        return learner, self._with_lag(report)
+        return jax.block_until_ready(learner), self._with_lag(report)
 
     def gradient(self, learner: Learner, done: int) -> tuple[Any, Any]:
         """A round up to the gradient."""
@@ -174,6 +174,11 @@ class _OnDevice:
     def start(self, playing: Any) -> None:
         self._playing = playing
 
+    def restart(self) -> None:
+        """Begin new episodes, others than the run began with."""
+        key = jax.random.fold_in(agent_key(*map(jnp.int32, (self._seed, self._number, 0))), 2)
+        self._playing = self._experience.init(self._parts.environment, key, self._tasks)
+
     def state(self) -> Any:
         return self._playing
 
@@ -205,6 +210,10 @@ class _OnHost:
     @property
     def remembers(self) -> bool:
         return self._host.remembers
+
+    def restart(self) -> None:
+        """Begin new episodes."""
+        self._host.start()
 
     def state(self) -> Any:
         return self._host.state()
@@ -240,7 +249,7 @@ class _Ahead:
 
     def collect(self, learner: Learner, done: int) -> Collected:
         if self._ahead is None:
-            self._ahead = self._begin(learner.params)
+            self._ahead = self._begin(learner.params, done)
         else:
             self._ahead.publish(learner.params)
         batch = self._ahead.take()
@@ -262,7 +271,10 @@ class _Ahead:
         return ()
 
     def restore(self, state: Any) -> None:
+        """Actors were in the middle of unrolls: they begin new episodes."""
         del state
+        for collector in self._actors:
+            collector.restart()
 
     def close(self) -> None:
         if self._ahead is not None:
@@ -270,10 +282,10 @@ class _Ahead:
         for collector in self._actors:
             collector.close()
 
-    def _begin(self, params: Any) -> ActorsAhead:
+    def _begin(self, params: Any, done: int) -> ActorsAhead:
         each = self._experience
         unrolling = [
-            _Unrolling(collector, actor * self._share) for actor, collector in enumerate(self._actors)
+            _Unrolling(collector, actor * self._share, done) for actor, collector in enumerate(self._actors)
         ]
         return ActorsAhead(unrolling, lambda params: params, params, capacity=each.ahead, batch=each.batch)
 
@@ -282,10 +294,10 @@ class _Ahead:
 
 
 class _Unrolling:
-    """One actor's environments, whose numbers among the agent's begin at ``first``."""
+    """One actor's environments, whose numbers among the agent's begin at ``first``, after ``done`` updates."""
 
-    def __init__(self, collector: "_OnHost | _OnDevice", first: int):
-        self._collector, self._first, self._done = collector, first, 0
+    def __init__(self, collector: "_OnHost | _OnDevice", first: int, done: int):
+        self._collector, self._first, self._done = collector, first, done
 
     def collect(self, act: Any) -> Collected:
         collected = self._collector.collect(Learner(act, (), jnp.zeros((), jnp.int32)), self._done)

@@ -72,6 +72,7 @@ class Held(NamedTuple):
     unread: Places  # and it was not combined yet
     version: Int[np.ndarray, " edge"]  # its version; 0 where there is none
     present: Places  # the peer has not left, or what it sent before was not combined yet; nor is it given up
+    left: Places  # the peer has left: nothing more will come
 
 
 class Inbox:
@@ -145,6 +146,11 @@ class Inbox:
         with self._changes:
             self._changes.announce()
 
+    def go_on(self) -> None:
+        """Everybody stood still until now: that says nothing of how often messages come."""
+        with self._changes:
+            self._arrival[:], self._heard[:] = self._clock.now(), False
+
     def look(self, upto: float = math.inf) -> Held:
         """What is held; messages of later versions than ``upto`` are left out."""
         with self._changes:
@@ -184,7 +190,8 @@ class Inbox:
         version = np.array([0 if envelope is None else envelope.version for envelope in seen], np.int64)
         unread = received & (version > self._read)
         # What a peer sent before it left still counts, once.
-        return Held(received, unread, version, ~self._given_up & (~self._left | unread))
+        present = ~self._given_up & (~self._left | unread)
+        return Held(received, unread, version, present, self._left.copy())
 
     def _visible(self, place: int, upto: float) -> Envelope | None:
         """The newest message that may be seen, or nothing."""

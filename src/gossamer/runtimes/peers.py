@@ -151,7 +151,8 @@ class Peer:
         post: how its messages travel.
         clock: of its waiting.
         schedule: the combine rule, its age limit, and how much slower than it must this agent is.
-        patience: how long it waits where the rule makes it wait.
+        patience: how long it waits where the rule makes it wait; None: until the gate hurries, which suits peers that
+            cannot fail in silence.
         lockstep: whether it combines messages of just its own version, as if all agents moved at once.
         witness: sees what happens; nobody does by default.
     """
@@ -164,7 +165,7 @@ class Peer:
         post: Post,
         clock: Clock,
         schedule: Schedule,
-        patience: Patience,
+        patience: Patience | None,
         lockstep: bool = False,
         witness: Witness | None = None,
     ):
@@ -244,8 +245,8 @@ class Peer:
     def _wait_for_fresh(self, version: int, gate: Gate) -> int:
         """Until no message is older than the limit, or the deadline; how many are missing then."""
         if self._schedule.staleness is None:
-            if self._schedule.rule == "all_in_peers":
-                self._give_up_silent()
+            if self._schedule.rule == "all_in_peers" and self._patience:
+                self._give_up_silent(self._patience)
             return 0
         upto = self._upto(version)
         stale = self._stale(self._inbox.look(upto), version)
@@ -253,7 +254,7 @@ class Peer:
             return 0
         held = self._inbox.wait_for(
             lambda held: gate.hurries() or not self._stale(held, version).any(),
-            self._inbox.deadline(self._patience, stale),
+            self._inbox.deadline(self._patience, stale) if self._patience else math.inf,
             upto,
         )
         stale = self._stale(held, version)
@@ -267,22 +268,20 @@ class Peer:
 
     def _stale(self, held: Held, version: int) -> Bool[np.ndarray, " edge"]:
         weight, _ = self._neighbourhood.weights(version)
-        return is_stale(self._schedule, self._age(held, version), (weight > 0) & held.present)
+        expected = (weight > 0) & held.present & ~held.left
+        return is_stale(self._schedule, self._age(held, version), expected)
 
     def _age(self, held: Held, version: int) -> Int[np.ndarray, " edge"]:
-        """Updates less the version held, or, where nothing is held, since the agent joined.
-
-        In lockstep nothing held is as good as a message from before the first round, which is always too old.
-        """
-        since = 0 if self._lockstep else self._joined
-        return version - np.where(held.received, held.version, since)
+        """Updates less the version held, or, where nothing is held, since the agent joined."""
+        return version - np.where(held.received, held.version, self._joined)
 
     def _upto(self, version: int) -> float:
         return version if self._lockstep else math.inf
 
-    def _give_up_silent(self) -> None:
+    def _give_up_silent(self, patience: Patience) -> None:
         """Where no wait ends by a deadline, a peer that was not heard of for so long holds nobody up either."""
-        silent = self._inbox.overdue(self._patience) & self._inbox.look().present
+        held = self._inbox.look()
+        silent = self._inbox.overdue(patience) & held.present & ~held.unread
         if silent.any():
             self._inbox.give_up(silent)
             self._say_missing(silent, "for the length of its deadline")

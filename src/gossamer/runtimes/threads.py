@@ -93,9 +93,9 @@ class Crew:
     """
 
     def __init__(self, work: Sequence[Work], wake: Callable[[], None], release: Callable[[], None]):
-        self._gate = _Gate()
-        self._wake, self._release = wake, release
         self._happened: queue.SimpleQueue[Happened | _Ended] = queue.SimpleQueue()
+        self._gate = _Gate(lambda: self._happened.qsize() < _MOST_AHEAD * len(work))
+        self._wake, self._release = wake, release
         self._working = len(work)
         self._threads = [
             threading.Thread(target=self._run, args=(each,), name=f"worker-{number}", daemon=True)
@@ -156,6 +156,7 @@ class Crew:
                     self._release()
 
     def _sort(self, item: "Happened | _Ended", gathered: list[Happened]) -> None:
+        self._gate.look_again()
         if isinstance(item, Happened):
             gathered.append(item)
             return
@@ -178,10 +179,14 @@ class _Ended(NamedTuple):
 
 
 class _Gate:
-    """Open until a number of rounds, closed while all stand still, or shut for good."""
+    """Open until a number of rounds, closed while all stand still, or shut for good.
 
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
+    Args:
+        room: whether one more update may come before those that wait to be gathered; each holds a learner.
+    """
+
+    def __init__(self, room: Callable[[], bool]) -> None:
+        self._changed, self._room = threading.Condition(), room
         self._limit, self._last = 0, 0
         self._closed, self._stopped = True, False
         self._waiting = 0
@@ -189,7 +194,9 @@ class _Gate:
     def enter(self, done: int) -> bool:
         with self._changed:
             self._waiting += 1
-            self._changed.wait_for(lambda: self._stopped or (not self._closed and done < self._limit))
+            self._changed.wait_for(
+                lambda: self._stopped or (not self._closed and done < self._limit and self._room())
+            )
             self._waiting -= 1
             return not self._stopped
 
@@ -199,6 +206,10 @@ class _Gate:
     def open(self, limit: int) -> None:
         with self._changed:
             self._closed, self._limit = False, limit
+            self._changed.notify_all()
+
+    def look_again(self) -> None:
+        with self._changed:
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -215,4 +226,5 @@ class _Gate:
             return self._waiting
 
 
+_MOST_AHEAD = 4  # updates of each worker that may wait to be gathered
 _LOOK_AGAIN = 0.05  # seconds: who waits for all to stand still is not told when they do

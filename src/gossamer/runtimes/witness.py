@@ -3,6 +3,7 @@
 While somebody adapts or combines nobody else does, in the books: what is computed goes on beside it.
 """
 
+import math
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ class Certifier:
 
     Args:
         messages: of all agents, at first.
+        kept: how many messages of an agent may still be combined though newer ones have been sent.
 
     Example:
         >>> import jax.numpy as jnp
@@ -32,10 +34,11 @@ class Certifier:
         (2.5, 2.5, True)
     """
 
-    def __init__(self, messages: Sequence[Message]):
+    def __init__(self, messages: Sequence[Message], kept: int = 4):
         self._newest = list(messages)
         distance, _ = jax.device_get(spread_alone(tuple(messages)))
-        self._certificate = Certificate(len(messages), float(distance))
+        self._certificate = Certificate(len(messages), float(distance), kept)
+        self._diverged = False  # somebody's parameters left the numbers: nothing is certified from then on
         # One thread both sends, which is a moment, and tells of what arrives thereby.
         self._lock = threading.RLock()
 
@@ -49,19 +52,23 @@ class Certifier:
 
     def adapted(self, agent: int, version: int, change: float, after: Message) -> None:
         """An agent's parameters have changed by its own doing, and it is about to send them."""
-        self._certificate.adapted(agent, version, change)
+        self._diverged |= not math.isfinite(change)
         self._newest[agent] = after
+        if not self._diverged:
+            self._certificate.adapted(agent, version, change)
 
     def received(self, receiver: int, sender: int, version: int) -> None:
         """A message has come to an inbox."""
-        self._certificate.received(receiver, sender, version)
+        if not self._diverged:
+            self._certificate.received(receiver, sender, version)
 
     def combined(
         self, agent: int, own: float, heard: Sequence[tuple[int, int, float]], after: Message
     ) -> None:
         """An agent's parameters became own · x + Σ weight · message."""
-        self._certificate.combined(agent, own, heard)
         self._newest[agent] = after
+        if not self._diverged:
+            self._certificate.combined(agent, own, heard)
 
     def verdict(self) -> Verdict:
         """How far apart the agents are now, and how far they can be."""
