@@ -69,7 +69,10 @@ def test_the_host_is_the_device(schedule, shape):
     on_device, expected = go(device, 4, 3, every=3)
     assert [report.rounds for report in said] == [report.rounds for report in expected] == [3, 1, 2, 1]
     # float32, compiled apart; errors grow through an unstable pole
-    close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)  # noqa: E731
+
+    def close(ours, theirs):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
     jax.tree.map(close, on_host.learner, on_device.learner)
     for one, other in zip(said, expected, strict=True):
         jax.tree.map(close, one.record, other.record)

@@ -67,7 +67,7 @@ class Lives:
 
 def watch(lives, most_steps=50):
     return list(
-        play(lives, lives.pictures, lambda step, observation: observation[0] + 1000 * step, most_steps)
+        play(lives, lives.pictures, lambda step, observation: observation[:, 0] + 1000 * step, most_steps)
     )
 
 
@@ -232,7 +232,7 @@ def test_a_game_of_atari_is_filmed_in_colour(pretend, tmp_path, greedy):
     for step in range(12):
         action = parts.algorithm.act_greedily(params, jnp.asarray(observation[0]))
         if not greedy:
-            key = jax.random.fold_in(jax.random.key(4), step)
+            (key,) = jax.random.split(jax.random.fold_in(jax.random.key(4), step), 1)
             action = parts.algorithm.act(params, key, jnp.asarray(observation[0]))[0]
         observation = simulators.step(np.asarray(action)[None], only).observation
     expected = pictures()

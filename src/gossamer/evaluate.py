@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Real
+from jaxtyping import Array, Float, Int, Num, Real
 
 from gossamer.algorithms.protocol import Algorithm
 from gossamer.analysis.statistics import bootstrap_interval
+from gossamer.compilation import jit
 from gossamer.environments import Simulators, TaskSet
 from gossamer.errors import InputError, require_at_least
 from gossamer.experience.device import Episodes
@@ -211,7 +212,7 @@ def _play_on_host(
     for place in np.ndindex(seeds, agents):
         own = jax.tree.map(lambda leaf, i=place: leaf[i], params)
         with closing(environment.simulate(every_task, streams)) as simulators:
-            act = partial(_act_for_episodes, algorithm, own, key, greedy=greedy)
+            act = partial(act_for_episodes, algorithm, own, key, greedy=greedy)
             earned[place] = _returns(simulators, act, len(streams), environment.max_steps)
     return earned.reshape(seeds, agents, count, episodes)
 
@@ -236,15 +237,16 @@ def _returns(
     return earned
 
 
-@partial(jax.jit, static_argnames="greedy")
-def _act_for_episodes(
+@partial(jit, static_argnames="greedy")
+def act_for_episodes(
     algorithm: Algorithm,
     params: Params,
     key: Key,
     step: Int[Array, ""] | int,
     observation: Real[Array, "episode observation"],
     greedy: bool,
-) -> Array:
+) -> Num[Array, "episode *action"]:
+    """One agent's actions in all episodes that it plays at once: the most probable ones, or sampled."""
     if greedy:
         return jax.vmap(algorithm.act_greedily, in_axes=(None, 0))(params, observation)
     keys = jax.random.split(jax.random.fold_in(key, step), len(observation))

@@ -547,18 +547,18 @@ class Timed(NamedTuple):
 
     report: Report
     seconds: float
-    power: dict[str, float] = {}  # noqa: RUF012  (a default of a NamedTuple, which nobody changes)
+    power: dict[str, float] | None = None
 
 
-def _timed(reports: list[Report], elapsed: float, power: dict[str, float]) -> list[Timed]:
+def _timed(reports: list[Report], elapsed: float, power: dict[str, float] | None) -> list[Timed]:
     rounds = sum(report.rounds for report in reports)
     return [Timed(report, elapsed * report.rounds / rounds, power) for report in reports]
 
 
-def _used(reading: PowerReading) -> dict[str, float]:
+def _used(reading: PowerReading) -> dict[str, float] | None:
     """What the machine's sensors say since this process took the run up; nothing where there are none."""
     known = {name: value for name, value in reading._asdict().items() if isinstance(value, float)}
-    return known if len(known) > 1 else {}  # time alone is no power
+    return known if len(known) > 1 else None  # time alone is no power
 
 
 def _merge(pending: Timed | None, new: list[Timed], every: int) -> tuple[list[Timed], Timed | None]:

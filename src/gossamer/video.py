@@ -15,14 +15,13 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Num, Real, UInt8
+from jaxtyping import Array, Int, UInt8
 from PIL import Image
 
-from gossamer.algorithms.protocol import Algorithm
 from gossamer.environments import Atari, GymnasiumEnvironment, Simulators
 from gossamer.errors import InputError, require_at_least, require_choice
+from gossamer.evaluate import act_for_episodes
 from gossamer.train import restore_population
-from gossamer.types import Key, Params
 
 Picture: TypeAlias = UInt8[np.ndarray, "height width 3"]
 
@@ -81,7 +80,7 @@ def record_video(
     params = jax.tree.map(lambda leaf: leaf[0, agent], population.learner.params)
     task = parts.task_set.tasks[int(np.ravel(parts.task_index[agent])[0])]
     film = _film(parts.environment, task, np.array([[seed, agent, 0]]))
-    act = partial(_act, parts.algorithm, params, jax.random.key(seed), greedy=greedy)
+    act = partial(act_for_episodes, parts.algorithm, params, jax.random.key(seed), greedy=greedy)
     with closing(film.simulators):
         moments = play(film.simulators, film.pictures, act, most_steps)
         return write_video(moments, path, film.pictures_per_second)
@@ -98,7 +97,7 @@ def play(
     Args:
         simulators: one, not started yet.
         pictures: gives those since it was last called.
-        act: from the number of the step and an observation, an action.
+        act: from the number of the step and observations ``[1, observation]``, actions.
         most_steps: stop there at the latest.
 
     Yields:
@@ -107,8 +106,7 @@ def play(
     only = np.ones(1, bool)
     observation = simulators.reset(only)
     for step in range(most_steps):
-        action = np.asarray(act(step, jnp.asarray(observation[0])))
-        taken = simulators.step(action[None], only)
+        taken = simulators.step(np.asarray(act(step, jnp.asarray(observation))), only)
         ended = taken.terminated | taken.truncated
         finished = bool((ended if taken.finished is None else taken.finished)[0])
         observation = simulators.reset(only) if ended[0] and not finished else taken.observation
@@ -181,20 +179,6 @@ def _rendered(id: str, environment: Any) -> list[Picture]:
     if not isinstance(picture, np.ndarray):
         raise InputError(f"{id} shows no picture of itself: its rgb_array is of {type(picture).__name__}")
     return [picture]
-
-
-@partial(jax.jit, static_argnames="greedy")
-def _act(
-    algorithm: Algorithm,
-    params: Params,
-    key: Key,
-    step: Int[Array, ""] | int,
-    observation: Real[Array, " observation"],
-    greedy: bool,
-) -> Num[Array, "*action"]:
-    if greedy:
-        return algorithm.act_greedily(params, observation)
-    return algorithm.act(params, jax.random.fold_in(key, step), observation)[0]
 
 
 def _check_path(path: Path) -> None:

@@ -130,11 +130,11 @@ class ThreadsEngine:
 
     def _count(self, gathered: Iterator[Happened]) -> None:
         """Add up updates as they come; in step in an order of their own, as sums are rounded."""
-        updates = []
+        in_step: list[Update] = []
         for happened in gathered:
             self._team.saw(happened)
-            updates.append(happened.update)
-        for update in sorted(updates, key=_round_and_agent) if self._team.in_step else updates:
+            in_step.append(happened.update) if self._team.in_step else self._tally.add(happened.update)
+        for update in sorted(in_step, key=_round_and_agent):
             self._tally.add(update)
 
     def _gather(self, count: int) -> Iterator[Happened]:

@@ -85,12 +85,12 @@ class Worker:
         return jax.block_until_ready(learner), self._with_lag(report)
 
     def gradient(self, learner: Learner, done: int) -> tuple[Any, Any]:
-        """A round up to the gradient."""
+        """A round up to the gradient, computed and not only promised: others go on from what it changes."""
         collected = self._collector.collect(learner, done)
         gradient, report = gradient_alone(self._algorithm, learner, collected, self._seed, self._number, done)
         if self._keeps_gradients:
             self.last_gradient = gradient
-        return gradient, self._with_lag(report)
+        return jax.block_until_ready(gradient), self._with_lag(report)
 
     def message(self, learner: Learner) -> Message:
         """What peers may see."""
