@@ -18,7 +18,7 @@ from rate import Advance, arguments, print_rate
 from gossamer.compilation import keep_memory_mapped
 from gossamer.environments import Atari
 from gossamer.recipes.gala import table_2
-from gossamer.runtimes.single import act_alone, learn_alone
+from gossamer.runtimes.single import Turn, act_alone, learn_alone
 from gossamer.types import Collected, Finished, Trajectory
 
 SIMULATORS, RECORDED = 16, 500
@@ -95,8 +95,8 @@ def a_round(horizon: int) -> Callable[[], None]:
 
     def work() -> None:
         for step, observation in enumerate(seen):
-            np.asarray(act_alone(a2c, learner.params, 0, 0, 0, step, observation)[0])
-        jax.block_until_ready(learn_alone(a2c, learner, collected, 0, 0, 0))
+            np.asarray(act_alone(a2c, learner.params, Turn(0, 0, 0), step, observation)[0])
+        jax.block_until_ready(learn_alone(a2c, learner, collected, Turn(0, 0, 0)))
 
     return work
 

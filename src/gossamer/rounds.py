@@ -69,13 +69,26 @@ def act_and_adapt(
         The adapted learner, where the environments stand now, and what happened.
     """
     collect_key, adapt_key = jax.random.split(key)
+    collected = collect(algorithm, experience, environment, learner, state, tasks, collect_key)
+    adapted, report = learn_from(algorithm, learner, collected, adapt_key)
+    return adapted, collected.state, report
+
+
+def collect(
+    algorithm: Algorithm,
+    experience: Experience,
+    environment: Any,
+    learner: Learner,
+    state: Any,
+    tasks: Any,
+    key: Key,
+) -> Collected:
+    """The first half of a round, for one agent: what it collects with its own policy."""
 
     def act(act_key: Key, observation: Array) -> tuple[Array, Array]:
         return algorithm.act(learner.params, act_key, observation)
 
-    collected = experience.collect(environment, act, collect_key, tasks, state)
-    adapted, report = learn_from(algorithm, learner, collected, adapt_key)
-    return adapted, collected.state, report
+    return experience.collect(environment, act, key, tasks, state)
 
 
 def learn_from(
@@ -83,5 +96,10 @@ def learn_from(
 ) -> tuple[Learner, AgentRound]:
     """The second half of a round, for one agent whose experience was collected already."""
     adapted, info = adapt(algorithm, learner, collected.trajectory, key)
+    return adapted, report_of(collected, info)
+
+
+def report_of(collected: Collected, info: Info) -> AgentRound:
+    """What an agent reports of one update."""
     steps = collected.trajectory.mask.sum(dtype=jnp.int32)
-    return adapted, AgentRound(steps, collected.finished, jnp.ones(()), info)
+    return AgentRound(steps, collected.finished, jnp.ones(()), info)

@@ -14,6 +14,7 @@ from gossamer.experience.host import HostSteps, streams_of
 from gossamer.experiment import Parts, on_host
 from gossamer.rounds import AgentRound, agent_key
 from gossamer.runtimes.single import (
+    Turn,
     act_alone,
     act_and_adapt_alone,
     apply_alone,
@@ -81,13 +82,13 @@ class Worker:
         if isinstance(self._collector, _OnDevice):
             return jax.block_until_ready(self._collector.adapt(learner, done))
         collected = self._collector.collect(learner, done)
-        learner, report = learn_alone(self._algorithm, learner, collected, self._seed, self._number, done)
+        learner, report = learn_alone(self._algorithm, learner, collected, self._turn(done))
         return jax.block_until_ready(learner), self._with_lag(report)
 
     def gradient(self, learner: Learner, done: int) -> tuple[Any, Any]:
         """A round up to the gradient, computed and not only promised: others go on from what it changes."""
         collected = self._collector.collect(learner, done)
-        gradient, report = gradient_alone(self._algorithm, learner, collected, self._seed, self._number, done)
+        gradient, report = gradient_alone(self._algorithm, learner, collected, self._turn(done))
         if self._keeps_gradients:
             self.last_gradient = gradient
         return jax.block_until_ready(gradient), self._with_lag(report)
@@ -123,6 +124,9 @@ class Worker:
         """Let go of simulators."""
         self._collector.close()
 
+    def _turn(self, done: int) -> Turn:
+        return Turn(self._seed, self._number, done)
+
     def _with_lag(self, report: AgentRound) -> AgentRound:
         if not isinstance(self._collector, _Ahead):
             return report
@@ -148,9 +152,7 @@ class _OnDevice:
             learner,
             self._playing,
             self._tasks,
-            self._seed,
-            self._number,
-            done,
+            Turn(self._seed, self._number, done),
             environment=self._parts.environment,
             experience=self._experience,
         )
@@ -162,9 +164,7 @@ class _OnDevice:
             learner,
             self._playing,
             self._tasks,
-            self._seed,
-            self._number,
-            done,
+            Turn(self._seed, self._number, done),
             environment=self._parts.environment,
             experience=self._experience,
         )
@@ -199,8 +199,10 @@ class _OnHost:
         self._host = HostSteps(parts.environment, experience.steps, tasks, streams[0, 0])
 
     def collect(self, learner: Learner, done: int) -> Collected:
+        turn = Turn(self._seed, self._number, done)
+
         def act(step: int, seen: Array) -> tuple[Array, Array]:
-            return act_alone(self._algorithm, learner.params, self._seed, self._number, done, step, seen)
+            return act_alone(self._algorithm, learner.params, turn, step, seen)
 
         return self._host.collect(act)
 

@@ -4,7 +4,7 @@ The vectorised runtime has the same steps with axes for seeds and agents; keys a
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,34 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from gossamer.algorithms.protocol import Algorithm, combine
 from gossamer.compilation import jit
 from gossamer.normalisation import without_statistics
-from gossamer.rounds import AgentRound, Experience, act_and_adapt, agent_key, learn_from
-from gossamer.types import Collected, Info, Key, Learner, Message, Params
+from gossamer.rounds import (
+    AgentRound,
+    Experience,
+    act_and_adapt,
+    agent_key,
+    collect,
+    learn_from,
+    report_of,
+)
+from gossamer.types import Collected, Key, Learner, Message, Params
+
+
+class Turn(NamedTuple):
+    """Whose round it is: the run's seed, the agent's number, and how many rounds it has made before."""
+
+    seed: Int[Array, ""] | int
+    agent: Int[Array, ""] | int
+    done: Int[Array, ""] | int
+
+    @property
+    def key(self) -> Key:
+        """That of the round, the same as in the vectorised runtime."""
+        return agent_key(jnp.asarray(self.seed), jnp.asarray(self.agent), jnp.asarray(self.done) + 1)
+
+    def keys(self) -> tuple[Key, Key]:
+        """Of what is collected, and of what is adapted with."""
+        collect_key, adapt_key = jax.random.split(self.key)
+        return collect_key, adapt_key
 
 
 @partial(jit, static_argnames=("environment", "experience"))
@@ -23,16 +49,13 @@ def act_and_adapt_alone(
     learner: Learner,
     state: Any,
     tasks: Any,
-    seed: Int[Array, ""] | int,
-    agent: Int[Array, ""] | int,
-    done: Int[Array, ""] | int,
+    turn: Turn,
     *,
     environment: Any,
     experience: Experience,
 ) -> tuple[Learner, Any, AgentRound]:
-    """Round ``done`` + 1 of an agent whose environments run on the device, up to its message."""
-    key = agent_key(jnp.asarray(seed), jnp.asarray(agent), jnp.asarray(done) + 1)
-    return act_and_adapt(algorithm, experience, environment, learner, state, tasks, key)
+    """A round of an agent whose environments run on the device, up to its message."""
+    return act_and_adapt(algorithm, experience, environment, learner, state, tasks, turn.key)
 
 
 @partial(jit, static_argnames=("environment", "experience"))
@@ -41,65 +64,47 @@ def collect_alone(
     learner: Learner,
     state: Any,
     tasks: Any,
-    seed: Int[Array, ""] | int,
-    agent: Int[Array, ""] | int,
-    done: Int[Array, ""] | int,
+    turn: Turn,
     *,
     environment: Any,
     experience: Experience,
 ) -> Collected:
-    """The experience of round ``done`` + 1, where it is not adapted to at once."""
-    key = agent_key(jnp.asarray(seed), jnp.asarray(agent), jnp.asarray(done) + 1)
-    collect_key, _ = jax.random.split(key)
-
-    def act(act_key: Key, observation: Array) -> tuple[Array, Array]:
-        return algorithm.act(learner.params, act_key, observation)
-
-    return experience.collect(environment, act, collect_key, tasks, state)
+    """The experience of a round, where it is not adapted to at once."""
+    collect_key, _ = turn.keys()
+    return collect(algorithm, experience, environment, learner, state, tasks, collect_key)
 
 
 @jit
 def act_alone(
     algorithm: Algorithm,
     params: Params,
-    seed: Int[Array, ""] | int,
-    agent: Int[Array, ""] | int,
-    done: Int[Array, ""] | int,
+    turn: Turn,
     step: Int[Array, ""] | int,
     observation: Real[Array, "env observation"],
 ) -> tuple[Array, Array]:
-    """Actions and log-probabilities for what one agent sees on the host in one step of round ``done`` + 1."""
-    key = agent_key(jnp.asarray(seed), jnp.asarray(agent), jnp.asarray(done) + 1)
-    collect_key, _ = jax.random.split(key)
+    """Actions and log-probabilities for what one agent sees on the host in one step of a round."""
+    collect_key, _ = turn.keys()
     keys = jax.random.split(jax.random.fold_in(collect_key, step), len(observation))
     return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(params, keys, observation)
 
 
 @jit
 def learn_alone(
-    algorithm: Algorithm,
-    learner: Learner,
-    collected: Collected,
-    seed: Int[Array, ""] | int,
-    agent: Int[Array, ""] | int,
-    done: Int[Array, ""] | int,
+    algorithm: Algorithm, learner: Learner, collected: Collected, turn: Turn
 ) -> tuple[Learner, AgentRound]:
-    """The rest of round ``done`` + 1 once its experience is there."""
-    return learn_from(algorithm, learner, collected, _adapt_key(seed, agent, done))
+    """The rest of a round once its experience is there."""
+    _, adapt_key = turn.keys()
+    return learn_from(algorithm, learner, collected, adapt_key)
 
 
 @jit
 def gradient_alone(
-    algorithm: Algorithm,
-    learner: Learner,
-    collected: Collected,
-    seed: Int[Array, ""] | int,
-    agent: Int[Array, ""] | int,
-    done: Int[Array, ""] | int,
+    algorithm: Algorithm, learner: Learner, collected: Collected, turn: Turn
 ) -> tuple[Any, AgentRound]:
     """Half of ``learn_alone``: the gradient, for whoever applies it."""
-    gradient, info = algorithm.gradient(learner, collected.trajectory, _adapt_key(seed, agent, done))
-    return gradient, _reported(collected, info)
+    _, adapt_key = turn.keys()
+    gradient, info = algorithm.gradient(learner, collected.trajectory, adapt_key)
+    return gradient, report_of(collected, info)
 
 
 @jit
@@ -155,12 +160,3 @@ def spread_alone(messages: tuple[Message, ...]) -> tuple[Float[Array, ""], Bool[
         for message in messages
     ]
     return jnp.sqrt(squared), jnp.stack(finite)
-
-
-def _adapt_key(seed: Any, agent: Any, done: Any) -> Any:
-    return jax.random.split(agent_key(jnp.asarray(seed), jnp.asarray(agent), jnp.asarray(done) + 1))[1]
-
-
-def _reported(collected: Collected, info: Info) -> AgentRound:
-    steps = collected.trajectory.mask.sum(dtype=jnp.int32)
-    return AgentRound(steps, collected.finished, jnp.ones(()), info)
