@@ -3,9 +3,11 @@
     python -m benchmarks.learning balance [--seeds 5] [--rounds 300]
     python -m benchmarks.learning pendulum --seeds 2 --rounds 250
     python -m benchmarks.learning swingup --seeds 2 --rounds 250
+    python -m benchmarks.learning pong --seeds 1 --rounds 60000
 
-Runs lie in ``runs/learning`` and are resumed where an earlier call was interrupted. What is worth keeping goes
-to ``results/EXPERIMENT``: a CSV file per variant with every seed's rounds, ``summary.json`` and ``curves.png``.
+Runs lie in ``runs/learning`` and are resumed where an earlier call was interrupted; ``--as-it-is`` summarises how far
+they have come. What is worth keeping goes to ``results/EXPERIMENT``: a CSV file per variant with every seed's rounds,
+``summary.json`` and ``curves.png``.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from gossamer import evaluate, plot, resume, train
 from gossamer.analysis import bootstrap_interval
 from gossamer.experiment import Experiment
 from gossamer.progress import Lines
-from gossamer.recipes import cartpole_balance, cartpole_swingup, centralised, pendulum
+from gossamer.recipes import cartpole_balance, cartpole_swingup, centralised, gala_pong, pendulum
 from gossamer.records import read_metrics, write_json
 from gossamer.train import load_experiment, run_folders
 
@@ -33,12 +35,21 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "balance": cartpole_balance,
     "pendulum": pendulum,
     "swingup": cartpole_swingup,
+    "pong": gala_pong,
 }
 
 
 def variants(name: str) -> dict[str, Experiment]:
     """The trainings that are compared, by label."""
     diffusion = RECIPES[name]()
+    if name == "pong":
+        # 4 simulators for each learner and not 16, with the learning rate of 16 in all and RMSProp's usual ε: what
+        # two cores can play in an hour or two
+        a2c = replace(diffusion.algorithm, learning_rate=7e-4, epsilon=1e-5)
+        few = replace(
+            diffusion, algorithm=a2c, copies=4, rounds=60_000, record_every=50, checkpoint_every=500
+        )
+        return {"gala-a2c, 4 learners with 4 simulators": few}
     both = {"diffusion": diffusion, "centralised": centralised(diffusion)}
     if name != "balance":
         return both
@@ -69,20 +80,28 @@ def export(run: Path, path: Path) -> None:
         for folder in run_folders(run):
             seed = load_experiment(folder).seed
             writer.writerows(
-                (seed, *(f"{row[column]:.6g}" for column in COLUMNS))
+                (seed, *("" if row[column] is None else f"{row[column]:.6g}" for column in COLUMNS))
                 for row in read_metrics(folder / "metrics.jsonl")
             )
+
+
+def mean_return(rows: list[dict[str, Any]]) -> float:
+    """Over all episodes that ended in some lines of the metrics."""
+    ended = [row for row in rows if row["episodes"]]
+    total = sum(row["episodes"] * row["episodic_return"] for row in ended)
+    return total / sum(row["episodes"] for row in ended)
 
 
 def summarise(run: Path) -> dict[str, Any]:
     """Training return of the last rounds of every seed, its mean and interval, and a greedy evaluation."""
     rows = [read_metrics(folder / "metrics.jsonl") for folder in run_folders(run)]
-    last = [float(np.mean([row["episodic_return"] for row in seed[-LAST:]])) for seed in rows]
-    first = [float(np.mean([row["episodic_return"] for row in seed[:LAST]])) for seed in rows]
+    last = [mean_return(seed[-LAST:]) for seed in rows]
+    first = [mean_return(seed[:LAST]) for seed in rows]
     low, high = bootstrap_interval(np.array(last)[:, None])
     greedy = evaluate(run)
     return {
         "rounds": rows[0][-1]["round"],
+        "env_steps": rows[0][-1]["env_steps"],
         "return_first_rounds_per_seed": first,
         "return_last_rounds_per_seed": last,
         "return_last_rounds_mean": float(np.mean(last)),
@@ -101,6 +120,7 @@ def main() -> None:
     parser.add_argument("experiment", choices=RECIPES)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--as-it-is", action="store_true", help="train no further")
     parser.add_argument("--runs", type=Path, default=Path("runs/learning"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     arguments = parser.parse_args()
@@ -110,17 +130,20 @@ def main() -> None:
     for label, experiment in variants(arguments.experiment).items():
         stem = label.replace(", ", "-").replace(" ", "-")
         experiment = replace(experiment, rounds=arguments.rounds, seeds=arguments.seeds)
-        runs[label] = complete(label, experiment, arguments.runs / arguments.experiment / stem)
+        runs[label] = arguments.runs / arguments.experiment / stem
+        if not arguments.as_it_is:
+            complete(label, experiment, runs[label])
         export(runs[label], results / f"{stem}.csv")
         summaries[label] = summarise(runs[label])
         print(json.dumps({label: summaries[label]["return_last_rounds_per_seed"]}), flush=True)
         command = f"python -m benchmarks.learning {arguments.experiment}"
         command += f" --seeds {arguments.seeds} --rounds {arguments.rounds}"
+        command += " --as-it-is" * arguments.as_it_is
         write_json(
             results / "summary.json",
             {"command": command, "machine": machine(), "last_rounds": LAST, "variants": summaries},
         )
-    title = f"{arguments.experiment}, 25 tasks"
+    title = "Pong" if arguments.experiment == "pong" else f"{arguments.experiment}, 25 tasks"
     print(plot(list(runs.values()), results / "curves.png", list(runs), abscissa="rounds", title=title))
 
 
