@@ -266,3 +266,39 @@ def test_ctrl_c_in_another_process(tmp_path):
     _, err = process.communicate()
     assert process.returncode == 130
     assert f"go on with: gossamer train --resume {tmp_path / 'run'}" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tabular", "--families", 5, "--states", 4, "--actions", 2, "--tasks", 2], "of 5 "),
+        (["theorem-1", "--families", 2], "Theorem 1 in 2 random families"),
+        (["lemma-1", "--agents", 8], "does not hold"),
+        (["theorem-2", "--agents", 3, "--rounds", 3], "after 3 rounds"),
+        (["theorem-3", "--problems", 1, "--agents", 3, "--rounds", 20], "‖ḡ‖ in the end"),
+        (
+            ["certificates", "--agents", 3, "--iterations", 30, "--records", 1],
+            "1 random records, 30 iterations each",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_theory_prints_what_it_checked(capsys, arguments, said):
+    status, out, err = call(capsys, "theory", *arguments)
+    assert (status, err) == (0, "")
+    assert said in out
+
+
+def test_theory_refuses_bad_input_in_one_sentence(capsys):
+    assert "subjects: tabular, theorem-1" in call(capsys, "theory")[1]
+    for arguments, said in (
+        (["tabulr"], "'tabulr' is no subject of theory; did you mean tabular?"),
+        (["tabular", "--families", 0], "families is 0; it must be at least 1"),
+        (["tabular", "--states", 1], "states is 1; it must be at least 2"),
+        (["tabular", "--seed", -1], "seed is -1; it must be at least 0"),
+        (["theorem-2", "--rounds", 0], "rounds is 0; it must be at least 1"),
+        (["lemma-1", "--agents", 6], "hypercube is not defined for 6 agents"),
+    ):
+        status, out, err = call(capsys, "theory", *arguments)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert said in err

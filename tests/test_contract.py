@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.algorithms import A2C, Algorithm, Impala, SiAC, adapt, combine
+from gossamer.algorithms import A2C, Algorithm, Averaging, Cyclic, DistMTPS, Impala, SiAC, adapt, combine
 from gossamer.algorithms.hyperparameters import traced
 from gossamer.serialization import dumps, loads
 from gossamer.types import Box, Discrete, Frames, Spaces, Trajectory
@@ -37,10 +37,14 @@ ALGORITHMS = {
     "a2c-mixed-statistics": replace(A2C_DISCRETE, normalise="observations", statistics="mixed"),
     "impala": Impala(A2C_DISCRETE.spaces, hidden=(8, 8)),
     "impala-gaussian": Impala(SPACES, hidden=(8, 8), reduction="mean", decay_updates=9),
+    "dist-mtps": DistMTPS(SPACES),
+    "dist-mtps-power": DistMTPS(SPACES, search="power", latent=3),
 }
 KEY = jax.random.key(0)
 
 over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
+AVERAGING = {name: each for name, each in ALGORITHMS.items() if isinstance(each, Averaging)}
+over_averaging = pytest.mark.parametrize("algorithm", AVERAGING.values(), ids=AVERAGING)
 
 
 def observations(algorithm, key, *batch):
@@ -75,6 +79,7 @@ def shapes(tree):
 @over_algorithms
 def test_is_an_algorithm_that_prints_compares_and_round_trips(algorithm):
     assert isinstance(algorithm, Algorithm)
+    assert isinstance(algorithm, Averaging) != isinstance(algorithm, Cyclic)  # one way to combine
     assert loads(dumps(algorithm)) == algorithm
     assert hash(replace(algorithm)) == hash(algorithm)
     assert type(algorithm).__name__ in repr(algorithm)
@@ -129,14 +134,14 @@ def test_vmap_adds_agents(algorithm):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x[2], y, rtol=1e-4, atol=1e-5), gradients, gradient)
 
 
-@over_algorithms
+@over_averaging
 def test_combining_with_oneself_alone_changes_nothing(algorithm):
     learner = algorithm.init(KEY)
     messages = jax.tree.map(lambda leaf: leaf[None], algorithm.message(learner))
     jax.tree.map(np.testing.assert_array_equal, combine(algorithm, learner, messages, jnp.ones(1)), learner)
 
 
-@over_algorithms
+@over_averaging
 def test_combining_is_the_weighted_mean_of_messages_and_touches_no_optimiser(algorithm):
     learners = [algorithm.init(jax.random.key(seed)) for seed in range(3)]
     adapted, _ = adapt(algorithm, learners[0], trajectory(algorithm), KEY)

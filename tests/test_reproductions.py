@@ -134,7 +134,7 @@ def test_parameters_that_are_zero_everywhere_are_left_out():
 @pytest.mark.parametrize("scale", ["quick", "paper"])
 def test_every_reproduction_names_trainings_that_round_trip(name, scale):
     trainings = REPRODUCTIONS[name].trainings(scale, 3)
-    assert trainings
+    assert trainings or name == "diffdac-theory"  # which computes, and trains nothing
     for experiment in trainings.values():
         assert experiment.seeds in ((2, 3) if scale == "quick" else (3,))
         assert loads(dumps(experiment)) == experiment

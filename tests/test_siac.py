@@ -65,6 +65,14 @@ def test_advantage_is_equation_40():
             np.testing.assert_allclose(estimate.advantage[t, env], ret - value, rtol=1e-4, atol=1e-5)
 
 
+def test_scaled_rewards_scale_targets():
+    learner, trajectory = SIAC.init(jax.random.key(0)), batch([6, 3])
+    plain = SIAC.estimate(learner.params, trajectory).target
+    scaled = replace(SIAC, reward_scale=0.1).estimate(learner.params, trajectory).target
+    # one factor more in float32
+    np.testing.assert_allclose(scaled, 0.1 * plain, rtol=1e-5, atol=1e-6)
+
+
 def test_the_time_limit_bootstraps_only_where_asked():
     learner = SIAC.init(jax.random.key(0))
     cut, ended = batch([4], terminated=False), batch([4], terminated=True)

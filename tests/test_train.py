@@ -19,6 +19,7 @@ from gossamer import Interrupted, NonFiniteParameters, checkpoints, resume, trai
 from gossamer.checkpoints import DamagedCheckpoint
 from gossamer.errors import InputError
 from gossamer.experiment import build, population_shape, tree_bytes
+from gossamer.play import play_own_tasks
 from gossamer.progress import Status
 from gossamer.records import read_config, read_metrics
 from gossamer.train import load_experiment, restore_population, run_folders
@@ -346,3 +347,66 @@ def test_sigkill_at_random_moments(straight, tmp_path):
 @pytest.mark.slow
 def test_sigkill_at_many_random_moments(straight, tmp_path):
     assert survive_kills(straight, tmp_path, kills=20) >= 20
+
+
+def tested_experiment(**changes):
+    return small_experiment(test_every=4, test_episodes=3, checkpoint_every=6, rounds=12, **changes)
+
+
+def test_tests_in_training_are_greedy_episodes_in_each_agents_own_tasks(tmp_path):
+    """Every fourth line has one, and nobody learns from it: the rest is as without."""
+    run = train(tested_experiment(), tmp_path / "tested")
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["round"] for row in rows if "test" in row] == [4, 8, 12]
+    plain = train(small_experiment(checkpoint_every=6, rounds=12), tmp_path / "plain")
+    without = [
+        {name: value for name, value in row.items() if name != "test"} for row in rows_without_times(run)
+    ]
+    assert without == rows_without_times(plain)
+    _, parts, population = restore_population(run)
+    again = play_own_tasks(
+        parts.algorithm,
+        population.learner.params,
+        parts.tasks,
+        jax.random.key(12),
+        parts.environment,
+        3,
+        True,
+    )
+    test = rows[-1]["test"]
+    by_task = np.zeros(25)
+    by_task[parts.task_index] = np.asarray(again)[0].mean(-1)
+    np.testing.assert_allclose(test["task_return"], by_task, rtol=1e-6)
+    assert test["episodic_return"] == pytest.approx(by_task.mean(), rel=1e-6)
+    # greedily, by hand: agent 2's second environment, from the same initial states
+    key = jax.random.split(jax.random.key(12), 5)[2]
+    own = jax.tree.map(lambda leaf: leaf[0, 2], population.learner.params)
+    tasks = jax.tree.map(lambda leaf: leaf[2], parts.tasks)
+    states = jax.vmap(parts.environment.reset)(
+        jax.random.split(jax.random.split(key)[0], 15), jax.tree.map(lambda leaf: jnp.repeat(leaf, 3), tasks)
+    )
+    task = jax.tree.map(lambda leaf: leaf[1], tasks)
+    state, steps = jax.tree.map(lambda leaf: leaf[4], states), 0
+    while steps < parts.environment.max_steps:
+        action = parts.algorithm.act_greedily(own, parts.environment.observe(state, task))
+        state, _, terminated = parts.environment.step(state, action, task)
+        steps += 1
+        if terminated:
+            break
+    assert float(again[0, 2, 1, 1]) == steps
+
+
+def test_an_interruption_changes_no_test(tmp_path):
+    straight = train(tested_experiment(), tmp_path / "straight")
+    halves = train(replace(tested_experiment(), rounds=6), tmp_path / "halves")
+    resume(halves, rounds=12)
+    assert rows_without_times(straight) == rows_without_times(halves)
+
+
+def test_tests_are_where_lines_end_and_on_the_device(tmp_path):
+    with pytest.raises(InputError, match="test_every is 5; it must be a multiple of record_every, 2"):
+        small_experiment(test_every=5, record_every=2)
+    with pytest.raises(InputError, match="test_every is 0"):
+        small_experiment(test_every=0)
+    with pytest.raises(InputError, match="need the runtime vectorised"):
+        build(small_experiment(test_every=2, runtime="threads"))

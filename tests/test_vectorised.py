@@ -115,6 +115,19 @@ def test_a_complete_graph_from_one_start_is_the_mean():
     assert record.consensus_distance[0, 0] < 1e-5
 
 
+def test_the_mean_of_many_initial_parameters_is_everybodys():
+    """As many as there are environments: 25 here, five for each agent."""
+    experiment = small_experiment(initial_parameters="averaged", agents=5)
+    parts = build(experiment)
+    population = initial_population(parts.algorithm, experiment, parts.mailbox, parts.tasks)
+    every = [
+        parts.algorithm.init(agent_key(jnp.int32(0), jnp.int32(source), jnp.int32(0))).params
+        for source in range(25)
+    ]
+    mean = jax.tree.map(lambda *leaves: jnp.broadcast_to(sum(leaves) / 25, (1, 5, *leaves[0].shape)), *every)
+    assert_close(params_of(population), mean)
+
+
 def test_averaging_preserves_the_mean_of_the_adapted():
     experiment = small_experiment(topology="ring")
     combined, _ = run(experiment, rounds=1)

@@ -391,6 +391,26 @@ def _reproduce(arguments: list[str]) -> None:
     print(folder)
 
 
+def _theory(arguments: list[str]) -> None:
+    """Check what the papers' theorems say by numbers: what holds, what does not, and a counterexample."""
+    from rich.console import Console
+
+    from gossamer.theory.tables import SUBJECTS
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            f"usage: {PROGRAM} theory SUBJECT [OPTIONS]   ({PROGRAM} theory SUBJECT --help lists them)\n\n"
+            f"subjects: {', '.join(SUBJECTS)}"
+        )
+        return
+    name, *rest = arguments
+    if name not in SUBJECTS:
+        raise InputError(f"{name!r} is no subject of theory; {_nearest(name, list(SUBJECTS))}")
+    console = Console(width=max(100, Console().width))
+    for table in _parse(SUBJECTS[name], rest, f"theory {name}"):
+        console.print(table)
+
+
 def _demo(arguments: list[str]) -> None:
     """Train 25 agents on 25 tasks by diffusion, and a centralised learner beside them."""
 
@@ -420,5 +440,6 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "plot": _plot,
     "topology": _topology,
     "reproduce": _reproduce,
+    "theory": _theory,
     "demo": _demo,
 }

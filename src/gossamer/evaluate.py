@@ -1,26 +1,20 @@
 """How good a trained population is: every agent on every task, greedily or sampled. Nothing is learned here."""
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num, Real
+from jaxtyping import Float, Int
 
-from gossamer.algorithms.protocol import Algorithm
 from gossamer.analysis.statistics import bootstrap_interval
-from gossamer.compilation import jit
-from gossamer.environments import Simulators, TaskSet
+from gossamer.environments import TaskSet
 from gossamer.errors import InputError, require_at_least
-from gossamer.experience.device import Episodes
 from gossamer.experiment import on_host
+from gossamer.play import play_every_task, play_on_host
 from gossamer.records import write_json
 from gossamer.train import restore_population
-from gossamer.types import Key, Params
 
 _MOST_AGENTS = 25
 
@@ -94,7 +88,7 @@ def evaluate(
     params = jax.tree.map(lambda leaf: leaf[:, agent], population.learner.params)
     played = task_set or parts.task_set
     tasks = jax.tree.map(lambda leaf: leaf[0], played.deal(agents=1))
-    play = _play_on_host if on_host(parts.environment) else _play_all
+    play = play_on_host if on_host(parts.environment) else play_every_task
     returns = play(parts.algorithm, params, tasks, jax.random.key(seed), parts.environment, episodes, greedy)
     trained = np.zeros((len(agent), len(played)), bool)
     if task_set is None:
@@ -191,87 +185,3 @@ def _known_mean(values: np.ndarray) -> float:
 
 def _number(value: float | np.floating) -> str:
     return "–" if np.isnan(value) else f"{value:.1f}"
-
-
-def _play_on_host(
-    algorithm: Algorithm,
-    params: Params,
-    tasks: Any,
-    key: Key,
-    environment: Any,
-    episodes: int,
-    greedy: bool,
-) -> Float[np.ndarray, "seed agent task episode"]:
-    """As ``_play_all``, with a simulator for each episode, all of an agent's at once."""
-    count = len(jax.tree.leaves(tasks)[0])
-    every_task = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), episodes), tasks)
-    number = int(jax.random.randint(key, (), 0, 2**31 - 1))
-    streams = np.array([(number, 0, episode) for episode in range(count * episodes)])
-    seeds, agents = jax.tree.leaves(params)[0].shape[:2]
-    earned = np.zeros((seeds, agents, count * episodes))
-    for place in np.ndindex(seeds, agents):
-        own = jax.tree.map(lambda leaf, i=place: leaf[i], params)
-        with closing(environment.simulate(every_task, streams)) as simulators:
-            act = partial(act_for_episodes, algorithm, own, key, greedy=greedy)
-            earned[place] = _returns(simulators, act, len(streams), environment.max_steps)
-    return earned.reshape(seeds, agents, count, episodes)
-
-
-def _returns(
-    simulators: Simulators, act: Callable[[int, Array], Array], episodes: int, most_steps: int
-) -> Float[np.ndarray, " episode"]:
-    """Undiscounted returns of one episode in each simulator."""
-    alive, earned = np.ones(episodes, bool), np.zeros(episodes)
-    observation = simulators.reset(alive)
-    for step in range(most_steps):
-        taken = simulators.step(np.asarray(act(step, jnp.asarray(observation))), alive)
-        earned += np.where(alive, taken.reward, 0.0)
-        observation = np.where(alive[:, None], taken.observation, observation)
-        ended = alive & (taken.terminated | taken.truncated)
-        alive &= ~(ended if taken.finished is None else taken.finished)
-        # A life that ended is not the end of the game, and not of its return.
-        if (goes_on := ended & alive).any():
-            observation = np.where(goes_on[:, None], simulators.reset(goes_on), observation)
-        if not alive.any():
-            break
-    return earned
-
-
-@partial(jit, static_argnames="greedy")
-def act_for_episodes(
-    algorithm: Algorithm,
-    params: Params,
-    key: Key,
-    step: Int[Array, ""] | int,
-    observation: Real[Array, "episode observation"],
-    greedy: bool,
-) -> Num[Array, "episode *action"]:
-    """One agent's actions in all episodes that it plays at once: the most probable ones, or sampled."""
-    if greedy:
-        return jax.vmap(algorithm.act_greedily, in_axes=(None, 0))(params, observation)
-    keys = jax.random.split(jax.random.fold_in(key, step), len(observation))
-    return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(params, keys, observation)[0]
-
-
-@partial(jax.jit, static_argnames=("environment", "episodes", "greedy"))
-def _play_all(
-    algorithm: Algorithm,
-    params: Params,
-    tasks: Any,
-    key: Key,
-    environment: Any,
-    episodes: int,
-    greedy: bool,
-) -> Float[Array, "seed agent task episode"]:
-    """Every agent on every task, with the same initial states for all agents of a task."""
-
-    def one_agent(agent_params: Params) -> Float[Array, "task episode"]:
-        def act(act_key: Key, observation: Array) -> tuple[Array, Array]:
-            if greedy:
-                return algorithm.act_greedily(agent_params, observation), jnp.zeros(())
-            return algorithm.act(agent_params, act_key, observation)
-
-        played = Episodes(episodes).collect(environment, act, key, tasks, state=()).trajectory
-        return jnp.where(played.mask, played.reward, 0.0).sum(0).reshape(-1, episodes)
-
-    return jax.lax.map(partial(jax.lax.map, one_agent), params)

@@ -16,21 +16,23 @@ from jaxtyping import Array, Int
 from scipy.sparse import csr_array
 
 from gossamer.algorithms.a2c import A2C
+from gossamer.algorithms.dist_mtps import DistMTPS
 from gossamer.algorithms.impala import Impala
-from gossamer.algorithms.protocol import Algorithm
+from gossamer.algorithms.protocol import Algorithm, Cyclic
 from gossamer.algorithms.siac import SiAC
 from gossamer.environments import Environment, HostEnvironment, TaskSet, spaces_of
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.experience import Episodes, Steps, Unrolls
 from gossamer.mixing import RULES, Mixer, is_strongly_connected, named_rule, plan, read_matrix, weigh
+from gossamer.runtimes.cycle import CycleMailbox, most_neighbours
 from gossamer.runtimes.inbox import Patience
-from gossamer.runtimes.mailbox import AnyMailbox, Mailbox, PushSumMailbox
-from gossamer.runtimes.vectorised import InitialParameters, Population, initialise
-from gossamer.schedules import Links, Schedule, Simulation
+from gossamer.runtimes.mailbox import Mailbox, PushSumMailbox
+from gossamer.runtimes.vectorised import AnyMailbox, InitialParameters, Population, initialise
+from gossamer.schedules import Cycle, Links, Schedule, Simulation
 from gossamer.topologies import Topology, named, require_connected
-from gossamer.types import Box
+from gossamer.types import Box, Letter
 
-AnyAlgorithm: TypeAlias = SiAC | A2C | Impala
+AnyAlgorithm: TypeAlias = SiAC | A2C | Impala | DistMTPS
 AnyExperience: TypeAlias = Episodes | Steps | Unrolls
 Runtime: TypeAlias = Literal["vectorised", "threads", "all_reduce", "a3c"]
 
@@ -72,7 +74,7 @@ class Experiment:
     correlate: bool = False
     """Whether records say how alike the gradients of threads are, which they then keep until the next."""
     initial_parameters: InitialParameters = "independent"
-    """Each agent's own initial parameters (Diff-DAC's Algorithm 1), or the same for all."""
+    """Each agent's own initial parameters (Diff-DAC's Algorithm 1), the same for all, or the mean of many for all."""
     rounds: int = 300
     """Rounds to run; in each, every agent that is due collects, adapts once and combines once."""
     record_every: int = 1
@@ -83,6 +85,10 @@ class Experiment:
     """How many runs to make side by side, with seeds seed, seed + 1, ..."""
     checkpoint_every: int = 50
     """Rounds between checkpoints; one is also written at the end and on Ctrl-C."""
+    test_every: int | None = None
+    """Rounds between tests, greedy episodes of all agents in their own tasks; None: no tests."""
+    test_episodes: int = 10
+    """Episodes of a test in each environment of each agent."""
     keep_best: bool = False
     """Whether the best checkpoint so far is kept beside the newest ones, by the return since the one before it."""
     block: int | None = None
@@ -99,10 +105,12 @@ class Experiment:
             "checkpoint_every",
             "record_every",
             "workers",
+            "test_episodes",
+            *self._given_of("test_every", "block"),
         ):
             require_at_least(name, getattr(self, name), 1)
-        for name in ("rounds", "checkpoint_every"):
-            if getattr(self, name) % self.record_every:
+        for name in ("rounds", "checkpoint_every", "test_every"):
+            if getattr(self, name) is not None and getattr(self, name) % self.record_every:
                 raise InputError(
                     f"{name} is {getattr(self, name)}; it must be a multiple of record_every, {self.record_every}"
                 )
@@ -111,14 +119,15 @@ class Experiment:
         if not isinstance(self.environment, Environment | HostEnvironment):
             raise InputError(f"environment is {self.environment!r}; it must have the methods of Environment")
         require_at_least("seed", self.seed, 0)
-        if self.block is not None:
-            require_at_least("block", self.block, 1)
         if self.seed + self.seeds > 2**31:
             raise InputError(
                 f"seed is {self.seed}; with {self.seeds} seeds it must be below {2**31 - self.seeds}"
             )
         require_choice("runtime", self.runtime, get_args(Runtime))
-        require_choice("initial_parameters", self.initial_parameters, ("independent", "shared"))
+        require_choice("initial_parameters", self.initial_parameters, get_args(InitialParameters))
+
+    def _given_of(self, *names: str) -> tuple[str, ...]:
+        return tuple(name for name in names if getattr(self, name) is not None)
 
     def _check_types(self) -> None:
         """A configuration may come from a file that a person changed."""
@@ -132,8 +141,9 @@ class Experiment:
             "checkpoint_every",
             "record_every",
             "workers",
+            "test_episodes",
         )
-        for name in (*counts, *(("block",) if self.block is not None else ())):
+        for name in (*counts, *self._given_of("test_every", "block")):
             if type(getattr(self, name)) is not int:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be a whole number")
         kinds = {
@@ -192,8 +202,9 @@ def build(experiment: Experiment) -> Parts:
     require_connected(topology)
     weights = weigh_by(experiment.weights, topology)
     _require_mixing(topology, weights)
-    algorithm = _fitted(experiment)
     links = Links.of(weights)
+    algorithm = _fitted(experiment, links)
+    _require_rule(algorithm, experiment)
     _require_runtime(experiment, tasks)
     mailbox = _mailbox(experiment.schedule, links) if experiment.runtime == "vectorised" else None
     together = experiment if experiment.runtime == "vectorised" else replace(experiment, seeds=1)
@@ -289,6 +300,11 @@ def _require_mixing(topology: Topology, weights: tuple[csr_array, ...]) -> None:
 def _require_runtime(experiment: Experiment, tasks: Any) -> None:
     """Refuse what only a simulated schedule can do, and workers that do not fit."""
     runtime, schedule = experiment.runtime, experiment.schedule
+    if experiment.test_every is not None and (runtime != "vectorised" or on_host(experiment.environment)):
+        raise InputError(
+            f"test_every is {experiment.test_every}; tests in training need the runtime vectorised and an environment "
+            "on the device, others are evaluated afterwards"
+        )
     if runtime in ("vectorised", "threads") and experiment.workers != 1:
         raise InputError(
             f"workers is {experiment.workers}; the runtime {runtime} takes 1, all_reduce and a3c take more"
@@ -343,8 +359,10 @@ def _require_actors(experiment: Experiment, environments: int) -> None:
 
 
 def _require_threads(schedule: Schedule) -> None:
-    if schedule.rule == "push_sum":
-        raise InputError("rule is 'push_sum', which only the runtime vectorised has; give another rule")
+    if schedule.rule in ("push_sum", "cycle"):
+        raise InputError(
+            f"rule is {schedule.rule!r}, which only the runtime vectorised has; give another rule"
+        )
     faster = [agent for agent, factor in schedule.slow_agents if factor < 1]
     if faster:
         raise InputError(
@@ -352,25 +370,47 @@ def _require_threads(schedule: Schedule) -> None:
         )
 
 
-def _fitted(experiment: Experiment) -> AnyAlgorithm:
-    """The algorithm with the environment's spaces."""
+def _fitted(experiment: Experiment, links: Links) -> AnyAlgorithm:
+    """The algorithm with the environment's spaces, and with the graph's neighbours where it must know them."""
     environment, algorithm = experiment.environment, experiment.algorithm
     spaces = spaces_of(environment)
-    if isinstance(algorithm, SiAC) and not (
+    if isinstance(algorithm, SiAC | DistMTPS) and not (
         isinstance(spaces.action, Box) and np.isfinite(spaces.action.bound)
     ):
         raise InputError(
-            f"SiAC needs a Box of bounded actions and the environment has {spaces.action}; use A2C"
+            f"{type(algorithm).__name__} needs a Box of bounded actions and the environment has {spaces.action}; "
+            "use A2C"
+        )
+    if isinstance(algorithm, DistMTPS) and not isinstance(experiment.experience, Episodes):
+        raise InputError(
+            f"DistMTPS searches policies by whole episodes and experience is {experiment.experience}; use Episodes"
         )
     if isinstance(experiment.experience, Episodes) and on_host(environment):
         raise InputError(
             f"{type(environment).__name__} runs on the host, where experience is a number of steps; use Steps"
         )
+    if isinstance(algorithm, DistMTPS):
+        return replace(algorithm, spaces=spaces, neighbours=most_neighbours(links))
     return replace(algorithm, spaces=spaces)
+
+
+def _require_rule(algorithm: AnyAlgorithm, experiment: Experiment) -> None:
+    """Refuse a rule by which the algorithm cannot combine, and a mean of what it does not average."""
+    schedule, initial_parameters = experiment.schedule, experiment.initial_parameters
+    if isinstance(algorithm, Cyclic) != (schedule.rule == "cycle"):
+        takes = "cycle" if isinstance(algorithm, Cyclic) else "any other"
+        raise InputError(f"rule is {schedule.rule!r}; {type(algorithm).__name__} combines by {takes}")
+    if isinstance(algorithm, Cyclic) and initial_parameters == "averaged":
+        raise InputError(
+            f"initial_parameters is 'averaged'; {type(algorithm).__name__} averages nothing and takes another"
+        )
 
 
 def _mailbox(schedule: Schedule, links: Links) -> AnyMailbox | None:
     """What carries messages where not all agents hear each other at once; nothing in lockstep."""
+    if schedule.rule == "cycle":
+        Cycle(schedule, links)  # refuses what is no cycle
+        return CycleMailbox.of(links)
     Simulation(schedule, links, seed=0)  # refuses agents that do not exist
     if schedule.synchronous and schedule.rule != "push_sum":
         return None
@@ -379,9 +419,16 @@ def _mailbox(schedule: Schedule, links: Links) -> AnyMailbox | None:
 
 
 def _message_bytes(algorithm: AnyAlgorithm, schedule: Schedule) -> int:
-    """Bytes of one message; that of push-sum holds a mass beside the parameters, and all of it as two numbers each."""
+    """Bytes of one message over one link.
+
+    That of push-sum holds a mass beside the parameters, and all of it as two numbers each.
+    """
     learner = jax.eval_shape(algorithm.init, jax.random.key(0))
-    plain = tree_bytes(jax.eval_shape(algorithm.message, learner))
+    message = jax.eval_shape(algorithm.message, learner)
+    if isinstance(message, Letter):
+        places = max(len(leaf) for leaf in jax.tree.leaves(message.to_each))
+        return tree_bytes(message.to_all) + tree_bytes(message.to_each) // max(places, 1)
+    plain = tree_bytes(message)
     return 2 * (plain + 4) if schedule.rule == "push_sum" else plain
 
 

@@ -27,6 +27,7 @@ from gossamer.engines import Engine, Report, Traffic, engine_of
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, Parts, build, on_host, population_shape, tree_bytes
 from gossamer.mixing import RULES
+from gossamer.play import play_own_tasks
 from gossamer.power import EnergyMeter, PowerReading
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.records import (
@@ -339,7 +340,8 @@ def _start(
     folders = _make_seed_folders(experiment, _config(experiment, parts, engine), out)
     if parts.mailbox is not None:
         mail = tree_bytes(population_shape(parts.algorithm, experiment, parts.mailbox, parts.tasks).mail)
-        reporter.say(f"messages in flight and inboxes take {mail / 2**20:.1f} MiB")
+        if mail:
+            reporter.say(f"messages in flight and inboxes take {mail / 2**20:.1f} MiB")
     nothing = [Totals()] * len(folders)
     with _open_all(folders, nothing, [0] * len(folders), experiment.keep_best) as logs:
         population = engine.start()
@@ -527,7 +529,8 @@ def _drive(
             started += elapsed
             done += length
             complete, pending = _merge(pending, _timed(reports, elapsed, _used(meter.read())), every)
-            _write_rows(parts, logs, complete, done - (pending.report.rounds if pending else 0))
+            tests = _tests(experiment, parts, population, done)
+            _write_rows(parts, logs, complete, done - (pending.report.rounds if pending else 0), tests)
             _require_finite(reports, parts, done - length, logs)
             pace.learn(length, elapsed)
             reporter.show(_status(experiment, reports, done, elapsed, pace))
@@ -594,14 +597,37 @@ class _Pace:
 
 
 def _to_boundary(done: int, experiment: Experiment) -> int:
-    """Rounds until the next checkpoint or the end."""
-    return min(experiment.checkpoint_every - done % experiment.checkpoint_every, experiment.rounds - done)
+    """Rounds until the next checkpoint, the next test or the end."""
+    regular = (experiment.checkpoint_every, experiment.test_every)
+    return min(experiment.rounds - done, *(each - done % each for each in regular if each is not None))
 
 
-def _write_rows(parts: Parts, logs: list[_Logs], reports: list[Timed], done: int) -> None:
+def _tests(experiment: Experiment, parts: Parts, population: Any, done: int) -> list[dict[str, Any]]:
+    """What each seed's next line says of a test, where one is due: greedy episodes of all agents in their own tasks.
+
+    Initial states are drawn from the number of the round, so that an interruption changes none.
+    """
+    if experiment.test_every is None or done % experiment.test_every:
+        return []
+    params, key = population.learner.params, jax.random.key(done)
+    returns = play_own_tasks(
+        parts.algorithm, params, parts.tasks, key, parts.environment, experiment.test_episodes, True
+    )
+    index = parts.task_index.ravel()
+    each = [np.asarray(seed).mean(-1).ravel() for seed in returns]
+    by_task = [np.bincount(index, weights=of) / np.bincount(index) for of in each]
+    return [{"test": {"episodic_return": float(of.mean()), "task_return": of.tolist()}} for of in by_task]
+
+
+def _write_rows(
+    parts: Parts, logs: list[_Logs], reports: list[Timed], done: int, tests: list[dict[str, Any]]
+) -> None:
     first = done - sum(each.report.rounds for each in reports)
     for index, log in enumerate(logs):
-        log.append(record_rows(parts, reports, index, first, log.totals))
+        rows = record_rows(parts, reports, index, first, log.totals)
+        if tests and len(rows) == len(reports):
+            rows[-1] |= tests[index]
+        log.append(rows)
 
 
 def record_rows(
@@ -731,6 +757,7 @@ def _scalars(row: dict[str, Any]) -> dict[str, float]:
         "gossip/links_down": row["messages"]["links_down"],
         "gossip/oldest_message": row["messages"]["oldest"],
         **_known({f"charts/{name}": row[name] for name in ("episodic_return", "episodic_length")}),
+        **_known({"charts/test_return": row["test"]["episodic_return"]} if "test" in row else {}),
         **_known({"gossip/mean_age": row["messages"]["mean_age"]}),
         **{f"losses/{name}": value for name, value in row["losses"].items()},
     }

@@ -144,6 +144,17 @@ class ActorCritic(NamedTuple):
     critic: Any
 
 
+class Letter(NamedTuple):
+    """A message with a part for everybody and a part for each neighbour alone.
+
+    ``to_each`` has a leading axis of places, one for each neighbour, in the order of their numbers. Who receives it
+    finds in it what stands in its own place.
+    """
+
+    to_all: Any
+    to_each: Any
+
+
 class Learner(NamedTuple):
     """All that one agent carries from round to round. ``updates`` counts its adaptations."""
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from gossamer.environments import Atari, GymnasiumEnvironment, Simulators
 from gossamer.errors import InputError, require_at_least, require_choice
-from gossamer.evaluate import act_for_episodes
+from gossamer.play import act_for_episodes
 from gossamer.train import restore_population
 
 Picture: TypeAlias = UInt8[np.ndarray, "height width 3"]

@@ -6,18 +6,18 @@ pytree whose leaves are the numbers that may change without compiling again (lea
 
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gossamer.mixing import average
-from gossamer.types import Estimate, Info, Key, Learner, Message, Params, Trajectory
+from gossamer.types import Estimate, Info, Key, Learner, Letter, Message, Params, Trajectory
 
 
 @runtime_checkable
 class Algorithm(Protocol):
     """What one agent does with its experience and with what its neighbours say.
 
-    ``adapt`` is ``apply`` after ``gradient``; runtimes that exchange gradients need the halves. ``combine`` for
-    averaging is ``absorb`` after the weighted mean of the messages, which a runtime may compute as it likes.
+    ``adapt`` is ``apply`` after ``gradient``; runtimes that exchange gradients need the halves. How messages are
+    combined is what ``Averaging`` and ``Cyclic`` add.
     """
 
     def init(self, key: Key) -> Learner:
@@ -48,8 +48,27 @@ class Algorithm(Protocol):
         """What peers may see of a learner."""
         ...
 
+
+@runtime_checkable
+class Averaging(Algorithm, Protocol):
+    """An algorithm whose agents replace parameters by weighted means.
+
+    Its ``combine`` is ``absorb`` after the mean of the messages, which a runtime may compute as it likes.
+    """
+
     def absorb(self, learner: Learner, mixed: Message) -> Learner:
         """The learner after its parameters were replaced by a weighted mean of messages."""
+        ...
+
+
+@runtime_checkable
+class Cyclic(Algorithm, Protocol):
+    """An algorithm whose agents combine one after the other, each hearing what those before it have decided."""
+
+    def combine_in_cycle(
+        self, learner: Learner, letters: Letter, linked: Bool[Array, " peer"], later: Bool[Array, " peer"]
+    ) -> Learner:
+        """The learner after its turn: what its neighbours said last, which slots hold one, whose turn is to come."""
         ...
 
 
@@ -60,7 +79,7 @@ def adapt(algorithm: Algorithm, learner: Learner, trajectory: Trajectory, key: K
 
 
 def combine(
-    algorithm: Algorithm, learner: Learner, messages: Message, weights: Float[Array, " peer"]
+    algorithm: Averaging, learner: Learner, messages: Message, weights: Float[Array, " peer"]
 ) -> Learner:
     """One agent's combination with its neighbours, the second half of a diffusion step (5b), (33b), (39b).
 

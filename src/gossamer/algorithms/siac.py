@@ -71,6 +71,8 @@ class SiAC:
     """Weight of the policy's entropy (nats) in the actor's objective, >= 0."""
     discount: float = 0.99
     """γ, the discount per step, in [0, 1]."""
+    reward_scale: float = 1.0
+    """Factor of rewards where the agent learns from them, > 0; the paper names none. Reported returns are unscaled."""
     variance_floor: float = 1e-6
     """Added to the softplus output, so that the density stays finite, >= 0 (units of the action, squared)."""
 
@@ -84,6 +86,7 @@ class SiAC:
         require_positive("critic_learning_rate", self.critic_learning_rate)
         require_non_negative("entropy_coefficient", self.entropy_coefficient)
         require_within("discount", self.discount, 0.0, 1.0)
+        require_positive("reward_scale", self.reward_scale)
         require_non_negative("variance_floor", self.variance_floor)
 
     def init(self, key: Key) -> Learner:
@@ -135,7 +138,7 @@ class SiAC:
             beyond = self.discount * self.value(params.critic, trajectory.next_observation)
             bootstrap = jnp.where(trajectory.truncated, beyond, 0.0)
         over_env = jax.vmap(discounted_returns, in_axes=1, out_axes=1)
-        target = over_env(trajectory.reward, discounts, bootstrap)
+        target = over_env(self.reward_scale * trajectory.reward, discounts, bootstrap)
         return Estimate(target - self.value(params.critic, trajectory.observation), target)
 
     def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[ActorCritic, Info]:

@@ -24,7 +24,7 @@ from gossamer.runtimes.vectorised import (
     learn_for_all,
     run_chunk,
 )
-from gossamer.schedules import Simulation, Wave
+from gossamer.schedules import Cycle, Simulation, Wave
 
 MOST_ROUNDS = 256  # in one call; their deliveries lie in memory together
 _RECORDS = 64
@@ -162,10 +162,7 @@ class _Events:
         self._lockstep = parts.mailbox is None
         self._done = 0
         self._ahead: deque[list[Wave]] = deque()
-        self._simulations = [
-            Simulation(parts.schedule, parts.links, seed=int(seed))
-            for seed in (() if self._lockstep else parts.seeds)
-        ]
+        self._simulations = [] if self._lockstep else [_simulation(parts, int(seed)) for seed in parts.seeds]
 
     def skip(self, rounds: int) -> None:
         """Come to where ``rounds`` rounds are over."""
@@ -202,6 +199,11 @@ class _Events:
         sent = int((links.weight[phases] > 0).sum())
         seeds, fresh = len(parts.seeds), np.zeros(sent, np.int64)
         return Traffic.of(np.full(seeds, sent), np.zeros(seeds, np.int64), [fresh] * seeds)
+
+
+def _simulation(parts: Parts, seed: int) -> Simulation | Cycle:
+    schedule, links = parts.schedule, parts.links
+    return Cycle(schedule, links) if schedule.rule == "cycle" else Simulation(schedule, links, seed)
 
 
 def _stacked(deliveries: list[Delivery]) -> Delivery:

@@ -1,4 +1,4 @@
-"""The trainings behind Diff-DAC's figures 4 to 7 and tables I to III, by name; those of one name are shared.
+"""The trainings behind Diff-DAC's figures 2 to 8 and tables I to III, by name; those of one name are shared.
 
 ``quick`` fits two CPU cores; ``paper`` has the published number of seeds and a longer training, of which the paper does
 not state the length. The number of agents is the paper's in both, except where a docstring says otherwise.
@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from gossamer.environments import Acrobot, Environment, HopperMass, HopperWind, HostEnvironment
 from gossamer.experiment import Experiment
 from gossamer.recipes.a2c import PUBLISHED_ASYNCHRONY, centralised_a2c, diffusion, specialised_a2c
-from gossamer.recipes.control import cartpole_balance
+from gossamer.recipes.control import cartpole_balance, cartpole_swingup, centralised, dist_mtps, pendulum
 from gossamer.schedules import Schedule
 
 Scale: TypeAlias = Literal["quick", "paper"]
@@ -24,6 +24,70 @@ _ACROBOT_STEPS = {"quick": 384_000, "paper": 2_400_000}  # in each environment
 _SINGLE_STEPS = {"quick": 600_000, "paper": 2_400_000}
 _HOPPER_STEPS = {"quick": 60_000, "paper": 2_000_000}
 _BALANCE_ROUNDS = {"quick": 200, "paper": 600}
+_BALANCE_EPOCHS = {"quick": 60, "paper": 200}
+_STABILITY_EPOCHS = {"quick": 1000, "paper": 4000}
+_EPOCH = 5  # episodes in each environment
+
+FAILED_AGENT = 12
+"""Who leaves for ever, halfway, in the trainings of figure 3 that ask what one failure does."""
+
+
+def stability(scale: Scale, seeds: int) -> Trainings:
+    """Figure 2: Diff-SiAC and centralised SiAC on 25 tasks of the inverted pendulum and of cart-pole swing-up.
+
+    An update follows every fifth episode, which is an epoch; every tenth is tested.
+    """
+    return _stability(scale, seeds, "", tasks=25)
+
+
+def stability_of_one_task(scale: Scale, seeds: int) -> Trainings:
+    """Figure 8: the same with 25 copies of the standard task."""
+    return _stability(scale, seeds, "-single", tasks=1)
+
+
+def _stability(scale: Scale, seeds: int, suffix: str, tasks: int) -> Trainings:
+    trainings: dict[str, Experiment] = {}
+    for name, recipe in (("pendulum", pendulum), ("swingup", cartpole_swingup)):
+        diff = replace(recipe(), tasks=tasks, rounds=_STABILITY_EPOCHS[scale], seeds=seeds, test_every=10)
+        trainings[f"{name}{suffix}-diffusion"] = diff
+        trainings[f"{name}{suffix}-centralised"] = replace(centralised(diff), copies=25 // tasks)
+    return trainings
+
+
+def balance_comparison(scale: Scale, seeds: int) -> Trainings:
+    """Figure 3: Diff-SiAC, centralised SiAC and both Dist-MTPS on 25 tasks of cart-pole balance, tested every 5 epochs.
+
+    Beside it ablations: where agents start from, what counts alike in the centralised gradient, and one agent that
+    fails halfway.
+    """
+    epochs, tested = _BALANCE_EPOCHS[scale], 5
+    diff = replace(
+        cartpole_balance(), rounds=epochs * _EPOCH, seeds=seeds, test_every=tested * _EPOCH, record_every=5
+    )
+    central = centralised(diff)
+    by_task = replace(central, algorithm=replace(central.algorithm, weighting="tasks"))
+    reinforce, power = (
+        replace(dist_mtps(diff, search), test_every=tested, record_every=1)
+        for search in ("reinforce", "power")
+    )
+    return {
+        "balance-diffusion": diff,
+        "balance-centralised": central,
+        "balance-reinforce": reinforce,
+        "balance-power": power,
+        "balance-diffusion-shared": replace(diff, initial_parameters="shared"),
+        "balance-diffusion-averaged": replace(diff, initial_parameters="averaged"),
+        "balance-centralised-averaged": replace(central, initial_parameters="averaged"),
+        "balance-centralised-tasks": by_task,
+        "balance-diffusion-failure": _failing(diff),
+        "balance-reinforce-failure": _failing(reinforce),
+    }
+
+
+def _failing(experiment: Experiment) -> Experiment:
+    """One agent leaves halfway and never returns."""
+    absence = (FAILED_AGENT, float(experiment.rounds // 2), None)
+    return replace(experiment, schedule=replace(experiment.schedule, absences=(absence,)))
 
 
 def acrobot_comparison(scale: Scale, seeds: int) -> Trainings:

@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping
 
-from gossamer.reproductions import diffdac, gala
+from gossamer.reproductions import diffdac, gala, siac, theory
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction
 from gossamer.reproductions.run import reproduce, verdict_table
 
-REPRODUCTIONS: Mapping[str, Reproduction] = {**diffdac.REPRODUCTIONS, **gala.REPRODUCTIONS}
+REPRODUCTIONS: Mapping[str, Reproduction] = {
+    **siac.REPRODUCTIONS,
+    **diffdac.REPRODUCTIONS,
+    **gala.REPRODUCTIONS,
+    **theory.REPRODUCTIONS,
+}
 
 __all__ = ["REPRODUCTIONS", "Claim", "Findings", "Reproduction", "reproduce", "verdict_table"]

@@ -94,7 +94,7 @@ def mean_until(seeds: Sequence[Course], budget: float) -> Float[np.ndarray, " se
 
 def fluctuation(run: Path, share: float = 0.5) -> Float[np.ndarray, " seed"]:
     """Standard deviation of each seed's returns about a straight line through them, in the last part of training."""
-    return np.array([_about_a_line(each[-max(int(share * len(each)), 1) :]) for each in _returns(run)])
+    return np.array([about_a_line(each[-max(int(share * len(each)), 1) :]) for each in _returns(run)])
 
 
 def steps_per_second(run: Path) -> Float[np.ndarray, " seed"]:
@@ -228,8 +228,13 @@ def label_axis(axis: Axes, title: str, x: str, y: str) -> None:
         axis.legend(frameon=False, fontsize="small")
 
 
-def _about_a_line(returns: Float[np.ndarray, " row"]) -> float:
-    """NaN if fewer than three are known."""
+def about_a_line(returns: Float[np.ndarray, " row"]) -> float:
+    """Standard deviation of known returns about a straight line through them; NaN if fewer than three are known.
+
+    Example:
+        >>> about_a_line(np.array([0.0, 1.0, 2.0, 3.0])) < 1e-9
+        True
+    """
     known = np.isfinite(returns)
     if known.sum() < 3:
         return float("nan")

@@ -145,7 +145,12 @@ def verdicts(
     lines += [f"`gossamer reproduce {reproduction.name} --scale {scale} --seeds {seeds}`", ""]
     lines += ["| verdict | claim | in our runs |", "|---|---|---|"]
     lines += [f"| **{claim.verdict}** | {claim.text} | {claim.evidence} |" for claim in claims]
-    lines += ["", "| training | agents | environments of each | length | seeds |", "|---|---|---|---|---|"]
+    if experiments:
+        lines += [
+            "",
+            "| training | agents | environments of each | length | seeds |",
+            "|---|---|---|---|---|",
+        ]
     lines += [
         f"| {name} | {each.agents} | {environments_of_each(each)} | {_length(each)} | {each.seeds} |"
         for name, each in experiments.items()

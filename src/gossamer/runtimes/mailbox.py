@@ -5,7 +5,7 @@ arrays. Everything is written for one seed; ``vmap`` adds that axis.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -197,9 +197,6 @@ class PushSumMailbox:
     def _written(self, ring: Any, sums: Any, now: Delivery) -> Any:
         sender = self.mailbox.sender
         return _written(ring, sums, now.adapts[sender], now.slot[sender])
-
-
-AnyMailbox: TypeAlias = Mailbox | PushSumMailbox
 
 
 def total_mass(mailbox: PushSumMailbox, mass: Mass) -> Any:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from gossamer.algorithms.protocol import Algorithm, combine
+from gossamer.algorithms.protocol import Algorithm, Averaging, combine
 from gossamer.compilation import jit
 from gossamer.normalisation import without_statistics
 from gossamer.rounds import (
@@ -115,7 +115,7 @@ def apply_alone(algorithm: Algorithm, learner: Learner, gradient: Any) -> Learne
 
 @jit
 def combine_alone(
-    algorithm: Algorithm, learner: Learner, messages: tuple[Message, ...], weights: Float[Array, " peer"]
+    algorithm: Averaging, learner: Learner, messages: tuple[Message, ...], weights: Float[Array, " peer"]
 ) -> Learner:
     """One agent's combination with what arrived; slot 0 is its own message."""
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *messages)

@@ -4,6 +4,7 @@ Rounds are synchronous, or waves of a schedule: then some agents rest and messag
 nothing and knows no concrete algorithm, environment or topology; it returns records.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -12,14 +13,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from gossamer.algorithms.protocol import Algorithm
-from gossamer.mixing import Mixer, mix
+from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic
+from gossamer.mixing import Mixer, average, mix
 from gossamer.normalisation import without_statistics
 from gossamer.rounds import AgentRound, Experience, act_and_adapt, agent_key, learn_from
-from gossamer.runtimes.mailbox import AnyMailbox, Delivery
+from gossamer.runtimes.cycle import CycleMailbox
+from gossamer.runtimes.mailbox import Delivery, Mailbox, PushSumMailbox
 from gossamer.types import Collected, Learner, Message
 
-InitialParameters: TypeAlias = Literal["independent", "shared"]
+InitialParameters: TypeAlias = Literal["independent", "shared", "averaged"]
+AnyMailbox: TypeAlias = Mailbox | PushSumMailbox | CycleMailbox
 
 
 class Population(NamedTuple):
@@ -69,16 +72,29 @@ def initialise(
         tasks: task parameters with leaves ``[agent, env]``.
         mailbox: how messages travel; by default all at once.
         agents: how many there are.
-        initial_parameters: each agent's own (Diff-DAC's Algorithm 1), or agent 0's for all (GALA).
+        initial_parameters: each agent's own (Diff-DAC's Algorithm 1), agent 0's for all (GALA), or for all the mean
+            of as many as there are environments, which is what averaging independent agents at once would give.
         environment: the dynamics; none where environments are on the host.
         experience: how each agent collects.
         block: how many agents are made at once; all by default.
     """
     zero = jnp.zeros((), jnp.int32)
 
+    def first_learner(seed: Array, agent: Array) -> Learner:
+        if initial_parameters == "independent":
+            return algorithm.init(agent_key(seed, agent, zero))
+        learner = algorithm.init(agent_key(seed, jnp.zeros_like(agent), zero))
+        if initial_parameters == "shared":
+            return learner
+        assert isinstance(algorithm, Averaging)  # ``build`` refuses any other
+        sources = jnp.arange(math.prod(jax.tree.leaves(tasks)[0].shape))
+        every = jax.vmap(lambda source: algorithm.message(algorithm.init(agent_key(seed, source, zero))))(
+            sources
+        )
+        return algorithm.absorb(learner, average(every, jnp.full(len(sources), 1 / len(sources))))
+
     def one(seed: Array, agent: Array, _: Any, task: Any) -> tuple[Learner, Any]:
-        source = agent if initial_parameters == "independent" else jnp.zeros_like(agent)
-        learner = algorithm.init(agent_key(seed, source, zero))
+        learner = first_learner(seed, agent)
         if experience is None:
             return learner, ()
         # Environments start apart also where parameters do not, and from a key that no round uses.
@@ -215,14 +231,25 @@ def communicate(
         report = jax.tree.map(lambda leaf: jnp.where(_like(now.adapts, leaf), leaf, 0), report)
     adapted = adapted._replace(learner=_computed_once(adapted.learner, before.round))
     messages = jax.vmap(jax.vmap(algorithm.message))(adapted.learner)
+    mail, combined, shared = _combine(algorithm, mixer, before, adapted.learner, messages, now)
+    record = RoundRecord(report, jax.vmap(consensus_distance)(shared), _all_finite(messages))
+    return Population(combined, adapted.environments, mail, before.round + 1), record
+
+
+def _combine(
+    algorithm: Algorithm, mixer: Any, before: Population, adapted: Learner, messages: Message, now: Any
+) -> tuple[Any, Learner, Message]:
+    """What is under way then, the learners, and that of their messages which they are to agree on."""
+    if isinstance(algorithm, Cyclic):
+        combined = jax.vmap(partial(mixer.combine, algorithm))(adapted, now)
+        return (), combined, jax.vmap(jax.vmap(algorithm.message))(combined).to_all
+    assert isinstance(algorithm, Averaging)  # ``build`` refuses any other
     if now is None:
         mail, mixed = (), jax.vmap(lambda message: mix(mixer, message, before.round))(messages)
     else:
         earlier = jax.vmap(jax.vmap(algorithm.message))(before.learner)
         mail, mixed = jax.vmap(mixer.exchange)(before.mail, earlier, messages, now)
-    combined = jax.vmap(jax.vmap(algorithm.absorb))(adapted.learner, mixed)
-    record = RoundRecord(report, jax.vmap(consensus_distance)(mixed), _all_finite(messages))
-    return Population(combined, adapted.environments, mail, before.round + 1), record
+    return mail, jax.vmap(jax.vmap(algorithm.absorb))(adapted, mixed), mixed
 
 
 def no_records(record: RoundRecord, capacity: int) -> RoundRecord:

@@ -1,6 +1,7 @@
 """Seeded asynchrony: who is active, which links are up, how old each message is."""
 
 from gossamer.schedules.config import Failures, Rule, Schedule
+from gossamer.schedules.cycle import Cycle
 from gossamer.schedules.draws import compute_duration, latency_of, link_fails, uniform
 from gossamer.schedules.durations import DURATIONS, Duration, parse_duration
 from gossamer.schedules.links import Links
@@ -9,6 +10,7 @@ from gossamer.schedules.simulation import Simulation, Wave
 
 __all__ = [
     "DURATIONS",
+    "Cycle",
     "Duration",
     "Failures",
     "Links",

@@ -4,14 +4,14 @@ Nothing here draws a number or knows a graph.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Literal, TypeAlias, get_args
 
 from gossamer.errors import InputError, require_at_least, require_choice, require_non_negative, require_within
 from gossamer.schedules.durations import Duration, parse_duration
 
-Rule: TypeAlias = Literal["most_recent", "all_in_peers", "whatever_arrived", "push_sum"]
+Rule: TypeAlias = Literal["most_recent", "all_in_peers", "whatever_arrived", "push_sum", "cycle"]
 Failures: TypeAlias = Literal["symmetric", "one_sided"]
 
 
@@ -24,7 +24,8 @@ class Schedule:
 
     Raises:
         InputError: a value outside its range, ``staleness`` with a rule other than most_recent, a compute
-            time that can be 0, an agent named twice in ``slow_agents``, or overlapping absences of an agent.
+            time that can be 0, an agent named twice in ``slow_agents``, overlapping absences of an agent, or
+            anything but absences with the rule cycle.
 
     Example:
         >>> Schedule().synchronous, Schedule(link_failure=0.2).synchronous
@@ -34,7 +35,7 @@ class Schedule:
     """
 
     rule: Rule = "whatever_arrived"
-    """Which messages are combined, and what happens to the weight of a missing one."""
+    """Which messages are combined, and what happens to the weight of a missing one; cycle is ADMM's order."""
 
     staleness: int | None = None
     """Oldest message most_recent uses, in updates; it waits for fresher ones. None: any age, never waits."""
@@ -82,12 +83,14 @@ class Schedule:
         _check_slow_agents(self.slow_agents)
         _check_absences(self.absences)
         require_at_least("in_flight", self.in_flight, 0)
+        _check_cycle(self)
 
     @property
     def synchronous(self) -> bool:
         """Whether all agents move in lockstep and hear every message at once.
 
-        Then all rules are the plain synchronous round, but for ``push_sum``, whose weights are the sender's.
+        Then all rules are the plain synchronous round, but for ``push_sum``, whose weights are the sender's, and
+        ``cycle``, in which agents combine one after the other.
         """
         return (
             self.link_failure == 0
@@ -97,6 +100,18 @@ class Schedule:
             and all(factor == 1 for _, factor in self.slow_agents)
             and not self.absences
         )
+
+
+def _check_cycle(schedule: Schedule) -> None:
+    if schedule.rule != "cycle":
+        return
+    for field in fields(Schedule):
+        given = getattr(schedule, field.name)
+        if field.name not in ("rule", "absences") and given != field.default:
+            raise InputError(
+                f"{field.name} is {given!r}, but under the rule cycle agents wait for each other and messages arrive "
+                f"at once; only absences may depart from it"
+            )
 
 
 def _check_staleness(staleness: int | None, rule: str) -> None:

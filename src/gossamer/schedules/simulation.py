@@ -79,7 +79,7 @@ class Simulation:
 
     def __init__(self, schedule: Schedule, links: Links, seed: int):
         require_at_least("seed", seed, 0)
-        _check_agents(schedule, links.agents)
+        require_known_agents(schedule, links.agents)
         self.schedule, self.links, self.seed = schedule, links, seed
         self._start_agents()
         self._start_edges()
@@ -347,7 +347,12 @@ class Simulation:
         )
 
 
-def _check_agents(schedule: Schedule, agents: int) -> None:
+def require_known_agents(schedule: Schedule, agents: int) -> None:
+    """Refuse slow or absent agents that do not exist, and a population that all leave.
+
+    Raises:
+        InputError: there is one, or they do.
+    """
     for name, named in (("slow_agents", schedule.slow_agents), ("absences", schedule.absences)):
         strangers = [entry[0] for entry in named if entry[0] >= agents]
         if strangers:

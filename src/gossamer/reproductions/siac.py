@@ -1,0 +1,310 @@
+"""Diff-DAC's figures 2, 3 and 8: what tests in training say of SiAC and Dist-MTPS, and whether each claim holds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from gossamer.analysis.pictures import colours
+from gossamer.experience import Episodes
+from gossamer.recipes import diffdac as trainings
+from gossamer.records import read_metrics
+from gossamer.reproductions.measures import Course, about_a_line, draw_courses, interval, label_axis
+from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, higher, similar
+from gossamer.train import load_experiment, run_folders
+
+_EPOCH = 5  # episodes in each environment
+_EARLY, _LATE = 0.2, 0.1  # shares of training, as in the other figures
+_NEAR = 0.9  # of the way from the lowest to the highest: what "near maximum" is taken to mean
+
+_LABELS = {
+    "diffusion": "Diff-SiAC",
+    "centralised": "centralised SiAC",
+    "reinforce": "Dist-MTPS REINFORCE",
+    "power": "Dist-MTPS PoWER",
+}
+_KINDS = {"diffusion": "diffusion", "centralised": "centralised", "reinforce": "isolated", "power": "power"}
+_FAMILIES = {"pendulum": "inverted pendulum", "swingup": "cart-pole swing-up"}
+
+
+def figure_2(runs: Runs) -> Findings:
+    """25 tasks of the pendulum and of swing-up: who is fast, who is stable."""
+    return _stability(runs, "", "Figure 2: 25 tasks")
+
+
+def figure_8(runs: Runs) -> Findings:
+    """As figure 2, with 25 copies of one task."""
+    return _stability(runs, "-single", "Figure 8: 25 copies of one task")
+
+
+def figure_3(runs: Runs) -> Findings:
+    """Cart-pole balance: Diff-SiAC, centralised SiAC and Dist-MTPS; where they start, and what one failure does."""
+    tests = {name.removeprefix("balance-"): returns_in_tests(run) for name, run in runs.items()}
+    begin = {name: early(each) for name, each in tests.items()}
+    end = {name: final(each) for name, each in tests.items()}
+    unrest = {name: fluctuation(each) for name, each in tests.items()}
+    claims = (
+        *(
+            higher(f"Diff-SiAC ends above {_LABELS[other]}", end["diffusion"], end[other])
+            for other in ("centralised", "reinforce", "power")
+        ),
+        higher("centralised SiAC's return varies more", unrest["centralised"], unrest["diffusion"]),
+        higher("Diff-SiAC learns faster than Dist-MTPS REINFORCE", begin["diffusion"], begin["reinforce"]),
+        higher("centralised SiAC learns faster than Diff-SiAC", begin["centralised"], begin["diffusion"]),
+        higher("Dist-MTPS PoWER learns faster than Diff-SiAC", begin["power"], begin["diffusion"]),
+        similar("centralised SiAC and Dist-MTPS REINFORCE end alike", end["centralised"], end["reinforce"]),
+        *_ablations(end),
+        *_after_a_failure(runs),
+    )
+    data = {
+        "early": {name: interval(values) for name, values in begin.items()},
+        "final": {name: interval(values) for name, values in end.items()},
+        "fluctuation": {name: interval(values) for name, values in unrest.items()},
+    }
+    return Findings(data, claims, _figure_3_picture(runs, tests))
+
+
+def returns_in_tests(run: Path, tasks: Sequence[int] | None = None) -> list[Course]:
+    """Returns in the tests of each seed over epochs of 5 episodes in each environment, mean over tasks.
+
+    Args:
+        run: a training with ``test_every``.
+        tasks: which of them count; all by default.
+    """
+    experience = load_experiment(run).experience
+    assert isinstance(experience, Episodes)  # the recipes' own
+    found = []
+    for folder in run_folders(run):
+        rows = [row for row in read_metrics(folder / "metrics.jsonl") if "test" in row]
+        epochs = np.array([row["round"] * experience.episodes_per_environment / _EPOCH for row in rows])
+        returns = np.array([row["test"]["task_return"] for row in rows], float)
+        found.append(Course(epochs, returns[:, tasks if tasks is not None else slice(None)].mean(1)))
+    return found
+
+
+def early(seeds: Sequence[Course]) -> Float[np.ndarray, " seed"]:
+    """Mean of each seed's tests in the first fifth of training, of one at least.
+
+    Example:
+        >>> early([Course(np.arange(10.0), np.arange(10.0))]).tolist()
+        [0.5]
+    """
+    return np.array([each.returns[: max(int(_EARLY * len(each.returns)), 1)].mean() for each in seeds])
+
+
+def final(seeds: Sequence[Course]) -> Float[np.ndarray, " seed"]:
+    """Mean of each seed's tests in the last tenth of training, of one at least.
+
+    Example:
+        >>> final([Course(np.arange(10.0), np.arange(10.0))]).tolist()
+        [9.0]
+    """
+    return np.array([each.returns[-max(int(_LATE * len(each.returns)), 1) :].mean() for each in seeds])
+
+
+def fluctuation(seeds: Sequence[Course]) -> Float[np.ndarray, " seed"]:
+    """Standard deviation of each seed's tests about a straight line through them, in the last half of training.
+
+    Example:
+        >>> rising = Course(np.arange(6.0), np.arange(6.0))
+        >>> fluctuation([rising]).round(6).tolist()
+        [0.0]
+    """
+    return np.array([about_a_line(each.returns[len(each.returns) // 2 :]) for each in seeds])
+
+
+def _stability(runs: Runs, suffix: str, title: str) -> Findings:
+    claims: list[Claim] = []
+    data: dict[str, Any] = {}
+    panels = {}
+    for family, words in _FAMILIES.items():
+        tests = {
+            name: returns_in_tests(runs[f"{family}{suffix}-{name}"]) for name in ("diffusion", "centralised")
+        }
+        scaled = _scaled(tests)
+        begin = {name: early(each) for name, each in scaled.items()}
+        end = {name: final(each) for name, each in scaled.items()}
+        unrest = {name: fluctuation(each) for name, each in scaled.items()}
+        claims += [
+            _near_maximum(f"{words}: centralised SiAC nears the maximum", scaled["centralised"]),
+            higher(f"{words}: centralised SiAC is less stable", unrest["centralised"], unrest["diffusion"]),
+            higher(
+                f"{words}: centralised SiAC learns faster at first", begin["centralised"], begin["diffusion"]
+            ),
+            higher(f"{words}: Diff-SiAC ends above (ours)", end["diffusion"], end["centralised"]),
+        ]
+        data[family] = {
+            "final": {name: interval(final(each)) for name, each in tests.items()},
+            "scaled_early": {name: interval(values) for name, values in begin.items()},
+            "scaled_final": {name: interval(values) for name, values in end.items()},
+            "scaled_fluctuation": {name: interval(values) for name, values in unrest.items()},
+        }
+        panels[words] = scaled
+    return Findings(data, tuple(claims), _stability_picture(panels, title))
+
+
+def _scaled(tests: Mapping[str, Sequence[Course]]) -> dict[str, list[Course]]:
+    """Returns as a share of the way from the lowest test of any seed and algorithm to the highest.
+
+    The paper divides by the maximum, which says little where returns are negative.
+    """
+    every = np.concatenate([each.returns for seeds in tests.values() for each in seeds])
+    low, high = every.min(), every.max()
+    return {
+        name: [Course(each.spent, (each.returns - low) / (high - low)) for each in seeds]
+        for name, seeds in tests.items()
+    }
+
+
+def _near_maximum(text: str, seeds: Sequence[Course]) -> Claim:
+    median = np.median([each.returns for each in seeds], axis=0)
+    evidence = (
+        f"the median over {len(seeds)} seeds reaches {median.max():.2f} of the highest; near means {_NEAR}"
+    )
+    return Claim(text, "holds" if median.max() >= _NEAR else "does not hold", evidence)
+
+
+def _ablations(end: Mapping[str, np.ndarray]) -> list[Claim]:
+    """What remains of "Diff-SiAC ends above centralised" when both start alike or weigh tasks alike."""
+    return [
+        higher(
+            "Diff-SiAC from its own initial parameters ends above that from shared ones (ours)",
+            end["diffusion"],
+            end["diffusion-shared"],
+        ),
+        higher(
+            "Diff-SiAC from the mean of 25 networks ends above that from shared ones (ours)",
+            end["diffusion-averaged"],
+            end["diffusion-shared"],
+        ),
+        higher(
+            "both from the mean of 25 networks: Diff-SiAC ends above centralised SiAC (ours)",
+            end["diffusion-averaged"],
+            end["centralised-averaged"],
+        ),
+        higher(
+            "Diff-SiAC from shared parameters ends above centralised SiAC (ours)",
+            end["diffusion-shared"],
+            end["centralised"],
+        ),
+        higher(
+            "Diff-SiAC ends above centralised SiAC with task-mean gradients (ours)",
+            end["diffusion"],
+            end["centralised-tasks"],
+        ),
+    ]
+
+
+def _after_a_failure(runs: Runs) -> list[Claim]:
+    """Whether the agents that remain go on learning once one has failed."""
+    return [
+        _went_on(
+            f"{_LABELS[name]}: one failed agent stops {end} others (ours)",
+            runs[f"balance-{name}-failure"],
+            stops,
+        )
+        for name, end, stops in (("diffusion", "none of the", False), ("reinforce", "all the", True))
+    ]
+
+
+def _went_on(text: str, run: Path, stops: bool) -> Claim:
+    folders = run_folders(run)
+    rows = [read_metrics(folder / "metrics.jsonl") for folder in folders]
+    half = load_experiment(run).rounds // 2
+    steps = [
+        seed[-1]["env_steps"] - max(row["env_steps"] for row in seed if row["round"] <= half) for seed in rows
+    ]
+    before, after = ([_mean_at(each, epoch) for each in _others(run)] for epoch in (0.5, 1.0))
+    evidence = (
+        f"after the failure {np.mean(steps):,.0f} steps a seed; greedy return of the others' tasks "
+        f"{np.mean(before):.1f} at the failure and {np.mean(after):.1f} at the end"
+    )
+    stopped = all(each == 0 for each in steps)
+    return Claim(text, "holds" if stopped == stops else "does not hold", evidence)
+
+
+def _mean_at(course: Course, share: float) -> float:
+    """The last test within a share of training."""
+    return float(course.returns[course.spent <= share * course.spent[-1]][-1])
+
+
+def _others(run: Path) -> list[Course]:
+    """Tests in the tasks of those that did not fail."""
+    return returns_in_tests(run, [task for task in range(25) if task != trainings.FAILED_AGENT])
+
+
+def _stability_picture(panels: Mapping[str, Mapping[str, Sequence[Course]]], title: str) -> Figure:
+    figure = Figure(figsize=(11, 4.2), dpi=150, layout="constrained")
+    for axis, (name, scaled) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for kind, colour in zip(scaled, colours([_KINDS[kind] for kind in scaled]), strict=True):
+            values = np.stack([each.returns for each in scaled[kind]])
+            low, middle, high = np.percentile(values, [25, 50, 75], axis=0)
+            epochs = scaled[kind][0].spent
+            axis.plot(epochs, middle, color=colour, label=f"{_LABELS[kind]}, {len(values)} seeds")
+            axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+        axis.set_ylim(0, 1.02)
+        label_axis(
+            axis, name, "epochs of 5 episodes in each environment", "test return, lowest 0 to highest 1"
+        )
+    figure.suptitle(f"{title}; median and quartiles over seeds")
+    return figure
+
+
+def _figure_3_picture(runs: Runs, tests: Mapping[str, Sequence[Course]]) -> Figure:
+    figure = Figure(figsize=(15, 4.4), dpi=150, layout="constrained")
+    methods, starts, failure = figure.subplots(1, 3, sharey=True)
+    names = list(_LABELS)
+    for name, colour in zip(names, colours([_KINDS[name] for name in names]), strict=True):
+        draw_courses(methods, _LABELS[name], tests[name], colour)
+    labels = {
+        "diffusion": "Diff-SiAC, own initial parameters",
+        "diffusion-shared": "Diff-SiAC, shared",
+        "diffusion-averaged": "Diff-SiAC, mean of 25",
+        "centralised": "centralised, one network",
+        "centralised-averaged": "centralised, mean of 25",
+        "centralised-tasks": "centralised, tasks weigh alike",
+    }
+    for name, colour in zip(labels, colours([name.partition("-")[0] for name in labels]), strict=True):
+        draw_courses(starts, labels[name], tests[name], colour)
+    failing = ("diffusion", "reinforce")
+    for name, colour in zip(failing, colours([_KINDS[name] for name in failing]), strict=True):
+        draw_courses(failure, _LABELS[name], _others(runs[f"balance-{name}-failure"]), colour)
+    half = tests["diffusion"][0].spent[-1] / 2
+    failure.axvline(half, color="#666666", linestyle=":", label="one of 25 agents fails")
+    titles = ("methods", "where agents start, what gradients weigh", "one failed agent; tasks of the others")
+    for axis, title in zip((methods, starts, failure), titles, strict=True):
+        label_axis(axis, title, "epochs of 5 episodes in each environment", "")
+    methods.set_ylabel("test return, mean over tasks (band: 95 % interval)")
+    figure.suptitle("Figure 3: cart-pole balance, 25 tasks")
+    return figure
+
+
+REPRODUCTIONS: dict[str, Reproduction] = {
+    each.name: each
+    for each in (
+        Reproduction(
+            "diffdac-fig2",
+            "Figure 2: stability, 25 tasks",
+            trainings.stability,
+            figure_2,
+            6,
+        ),
+        Reproduction(
+            "diffdac-fig3",
+            "Figure 3: cart-pole balance and Dist-MTPS",
+            trainings.balance_comparison,
+            figure_3,
+            5,
+        ),
+        Reproduction(
+            "diffdac-fig8",
+            "Figure 8: stability, one task",
+            trainings.stability_of_one_task,
+            figure_8,
+            6,
+        ),
+    )
+}
