@@ -30,13 +30,18 @@ def recorded(folder, experiment, curves, tasks=25, stops=None):
                 "episodic_return": None,
                 "consensus_distance": 0.0,
                 "time": {"seconds": number},
-                "test": {"episodic_return": value, "task_return": [value] * tasks},
+                "test": {"episodic_return": value, "task_return": with_outlier(value, tasks, stops)},
             }
             for number, value in zip(points, curve, strict=True)
         ]
         rows.insert(1, {name: value for name, value in rows[0].items() if name != "test"})
         (seed / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def with_outlier(value, tasks, stops):
+    """Where an agent fails, the return in its own task is another one, which must not count."""
+    return [1000.0 if stops and task == FAILED_AGENT else value for task in range(tasks)]
 
 
 def seeds(start, end, wobble=0.0, late=False):
@@ -90,6 +95,7 @@ def test_figure_3_as_published(tmp_path):
     assert of(findings.claims, "own initial parameters ends above").verdict == "holds"
     assert of(findings.claims, "stops none").verdict == "holds"
     assert of(findings.claims, "stops all").verdict == "holds"
+    assert "77.8 at the failure and 150.0 at the end" in of(findings.claims, "stops all").evidence
     assert findings.data["final"]["diffusion"]["mean"] == pytest.approx(195)
     written("diffdac-fig3", findings, runs, tmp_path / "results")
 
