@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.control import machine
 from gossamer import evaluate, plot, resume, train
 from gossamer.analysis import bootstrap_interval
+from gossamer.experience import Episodes
 from gossamer.experiment import Experiment
 from gossamer.progress import Lines
 from gossamer.recipes import cartpole_balance, cartpole_swingup, centralised, gala_pong, pendulum
@@ -51,14 +52,18 @@ def variants(name: str) -> dict[str, Experiment]:
         )
         return {"gala-a2c, 4 learners with 4 simulators": few}
     both = {"diffusion": diffusion, "centralised": centralised(diffusion)}
-    if name != "balance":
-        return both
     deviation = replace(diffusion.algorithm, spread="standard_deviation")
-    by_task = replace(diffusion.algorithm, weighting="tasks")
-    return both | {
+    both |= {
         "diffusion, shared initial parameters": replace(diffusion, initial_parameters="shared"),
         "diffusion, softplus is the deviation": replace(diffusion, algorithm=deviation),
-        "centralised, task-mean gradients": replace(centralised(diffusion), algorithm=by_task),
+    }
+    if name == "balance":
+        by_task = replace(diffusion.algorithm, weighting="tasks")
+        return both | {"centralised, task-mean gradients": replace(centralised(diffusion), algorithm=by_task)}
+    tenth = replace(diffusion.algorithm, reward_scale=0.1)
+    return both | {
+        "diffusion, a tenth of rewards": replace(diffusion, algorithm=tenth),
+        "diffusion, updates after every episode": replace(diffusion, experience=Episodes(1)),
     }
 
 
