@@ -55,7 +55,7 @@ def score(experiment: Experiment) -> dict[str, Any]:
         parts.algorithm,
         population.learner.params,
         parts.tasks,
-        jax.random.key(0),
+        jax.random.split(jax.random.key(0), experiment.seeds),
         parts.environment,
         10,
         True,

@@ -184,7 +184,7 @@ BAD = [
     (("topology", "ring", "--agents", "0"), "agents is 0; it must be at least 1"),
     (("evaluate",), "run|RUN"),
     (("reproduce",), "name|NAME"),
-    (("reproduce", "diffdac-fig8"), "'diffdac-fig8' is no reproduction; did you mean diffdac-fig"),
+    (("reproduce", "diffdac-fig9"), "'diffdac-fig9' is no reproduction; did you mean diffdac-fig"),
     (("reproduce", "diffdac-fig4", "--seeds", "0"), "seeds is 0; it must be at least 1"),
     (("train", "a2c", "--env-id", "CartPole-v9"), "CartPole-v9"),
     (("train", "a2c", "--env-id", "Blackjack-v1"), "Blackjack-v1.*Box or Discrete|Blackjack-v1.*Tuple"),

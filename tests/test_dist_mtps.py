@@ -1,6 +1,8 @@
 """Dist-MTPS: its policy searches, its step of ADMM, and cycles that visit agents one after the other."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from gossamer.errors import InputError
 from gossamer.experience import Episodes, Steps
 from gossamer.experiment import Experiment, build
 from gossamer.mixing import metropolis_hastings, weigh
-from gossamer.recipes import cartpole_balance
+from gossamer.recipes import cartpole_balance, dist_mtps
 from gossamer.rounds import act_and_adapt, agent_key
 from gossamer.runtimes.cycle import CycleMailbox
 from gossamer.runtimes.mailbox import Delivery
@@ -34,7 +36,7 @@ def links_of(spec, agents):
 
 
 def population(algorithm, agents, seed=0):
-    """Learners with models of losses as a search leaves them, and multipliers that are not zero yet consistent."""
+    """Learners with models of losses as a search leaves them."""
     keys = jax.random.split(jax.random.key(seed), agents)
     learners = jax.vmap(algorithm.init)(keys)
     rng = np.random.default_rng(seed)
@@ -345,12 +347,12 @@ def test_nobody_learns_while_one_is_away_and_all_go_on_afterwards():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"schedule": Schedule()}, "DistMTPS combines by cycle"),
+        ({"schedule": Schedule()}, "DistMTPS takes cycle"),
         ({"topology": "star"}, "agents 1 and 2 are not linked both ways"),
         ({"topology": "directed_ring"}, "not linked both ways"),
         ({"topology": "one_peer_exponential"}, "2 phases"),
         ({"experience": Steps(5)}, "use Episodes"),
-        ({"runtime": "threads"}, "which only the runtime vectorised has"),
+        ({"runtime": "threads"}, "DistMTPS runs in vectorised only"),
         ({"schedule": replace(CYCLE, absences=((7, 1.0, None),))}, "among 0 to 3"),
     ],
 )
@@ -359,19 +361,88 @@ def test_what_does_not_fit_is_refused(changes, said):
         build(small(**changes))
 
 
+@pytest.mark.parametrize("search", ["reinforce", "power"])
+def test_returns_that_are_all_the_same_say_nothing_and_break_nothing(search):
+    algorithm = DistMTPS(SPACES, search=search, discount=0.0)
+    learner = algorithm.init(jax.random.key(4))
+    trajectory = episodes(algorithm, learner.params, env=5)._replace(reward=jnp.ones((6, 5)))
+    found, _ = algorithm.gradient(learner, trajectory, jax.random.key(0))
+    assert bool(jnp.isfinite(found.target).all() & jnp.isfinite(found.curvature).all())
+
+
+def test_what_a_cycle_makes_of_finite_messages_is_looked_at_too():
+    """A step so large that coefficients overflow: the round that does it is the round that says so."""
+    experiment = small(algorithm=replace(small().algorithm, step_size=1e38, exploration=1e-3))
+    _, _, reports = run(experiment, rounds=1)
+    assert not reports[0].record.finite.all()
+
+
+def test_padding_teaches_nothing():
+    algorithm = DistMTPS(SPACES, search="power")
+    learner = algorithm.init(jax.random.key(5))
+    whole = episodes(algorithm, learner.params, env=4, time=6)
+    longer = jax.tree.map(
+        lambda leaf: (
+            jnp.concatenate([leaf, (7 * jnp.ones_like(leaf[:2])).astype(leaf.dtype)])
+            if leaf.ndim > 1
+            else leaf
+        ),
+        whole,
+    )._replace(mask=jnp.concatenate([whole.mask, jnp.zeros((2, 4), bool)]))
+    for search in ("reinforce", "power"):
+        one = replace(algorithm, search=search)
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+            one.gradient(learner, whole, jax.random.key(0))[0],
+            one.gradient(learner, longer, jax.random.key(0))[0],
+        )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"latent": 0},
+        {"penalty": 0.0},
+        {"basis_regulariser": 0.0},
+        {"ridge": 0.0},
+        {"discount": 1.1},
+        {"search": "grid"},
+    ],
+)
+def test_hyper_parameters_have_ranges(wrong):
+    (name,) = wrong
+    with pytest.raises(InputError, match=name):
+        DistMTPS(SPACES, **wrong)
+
+
+def test_a_mean_of_initial_parameters_is_not_for_a_cycle():
+    with pytest.raises(InputError, match="averages nothing"):
+        build(small(initial_parameters="averaged"))
+
+
 def test_averaging_algorithms_have_no_cycle():
-    with pytest.raises(InputError, match="SiAC combines by any other"):
+    with pytest.raises(InputError, match="SiAC takes one of most_recent"):
         build(replace(cartpole_balance(), topology="ring", schedule=CYCLE))
 
 
 @pytest.mark.parametrize(
-    "changes", [{"link_failure": 0.1}, {"latency": "constant:value=1"}, {"staleness": 2}]
+    "changes", [{"link_failure": 0.1}, {"latency": "constant:value=1"}, {"in_flight": 2}]
 )
 def test_only_absences_depart_from_a_cycle(changes):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="only absences may depart"):
         Schedule(rule="cycle", **changes)
 
 
 def test_a_letter_is_counted_by_what_one_link_carries():
     parts = build(small())
     assert parts.message_bytes == 2 * 4 * 4 * 1 * 2  # a basis and one multiplier, [4, 1, 2] of float32
+
+
+@pytest.mark.parametrize("search", ["reinforce", "power"])
+def test_recipes_have_the_best_hyper_parameters_of_the_recorded_grid(search):
+    path = Path(__file__).parents[1] / "benchmarks" / "results" / "dist_mtps.json"
+    best = json.loads(path.read_text())["searches"][search][0]
+    algorithm = dist_mtps(cartpole_balance(), search).algorithm
+    tuned = {name: value for name, value in best.items() if hasattr(algorithm, name)}
+    assert len(tuned) == 5
+    assert {name: getattr(algorithm, name) for name in tuned} == tuned

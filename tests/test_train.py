@@ -22,6 +22,7 @@ from gossamer.experiment import build, population_shape, tree_bytes
 from gossamer.play import play_own_tasks
 from gossamer.progress import Status
 from gossamer.records import read_config, read_metrics
+from gossamer.rounds import agent_key
 from gossamer.train import load_experiment, restore_population, run_folders
 from small import small_experiment
 
@@ -364,11 +365,13 @@ def test_tests_in_training_are_greedy_episodes_in_each_agents_own_tasks(tmp_path
     ]
     assert without == rows_without_times(plain)
     _, parts, population = restore_population(run)
+    nobody = jnp.int32(2**31 - 1)
+    keys = jnp.stack([agent_key(jnp.int32(0), nobody, jnp.int32(12))])
     again = play_own_tasks(
         parts.algorithm,
         population.learner.params,
         parts.tasks,
-        jax.random.key(12),
+        keys,
         parts.environment,
         3,
         True,
@@ -379,7 +382,7 @@ def test_tests_in_training_are_greedy_episodes_in_each_agents_own_tasks(tmp_path
     np.testing.assert_allclose(test["task_return"], by_task, rtol=1e-6)
     assert test["episodic_return"] == pytest.approx(by_task.mean(), rel=1e-6)
     # greedily, by hand: agent 2's second environment, from the same initial states
-    key = jax.random.split(jax.random.key(12), 5)[2]
+    key = jax.random.split(keys[0], 5)[2]
     own = jax.tree.map(lambda leaf: leaf[0, 2], population.learner.params)
     tasks = jax.tree.map(lambda leaf: leaf[2], parts.tasks)
     states = jax.vmap(parts.environment.reset)(
@@ -406,6 +409,8 @@ def test_an_interruption_changes_no_test(tmp_path):
 def test_tests_are_where_lines_end_and_on_the_device(tmp_path):
     with pytest.raises(InputError, match="test_every is 5; it must be a multiple of record_every, 2"):
         small_experiment(test_every=5, record_every=2)
+    with pytest.raises(InputError, match="test_every is 8; it must be at most rounds, 6"):
+        small_experiment(test_every=8)
     with pytest.raises(InputError, match="test_every is 0"):
         small_experiment(test_every=0)
     with pytest.raises(InputError, match="need the runtime vectorised"):

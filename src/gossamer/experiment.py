@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from gossamer.algorithms.a2c import A2C
 from gossamer.algorithms.dist_mtps import DistMTPS
 from gossamer.algorithms.impala import Impala
-from gossamer.algorithms.protocol import Algorithm, Cyclic
+from gossamer.algorithms.protocol import Averaging, Cyclic
 from gossamer.algorithms.siac import SiAC
 from gossamer.environments import Environment, HostEnvironment, TaskSet, spaces_of
 from gossamer.errors import InputError, require_at_least, require_choice
@@ -28,7 +28,7 @@ from gossamer.runtimes.cycle import CycleMailbox, most_neighbours
 from gossamer.runtimes.inbox import Patience
 from gossamer.runtimes.mailbox import Mailbox, PushSumMailbox
 from gossamer.runtimes.vectorised import AnyMailbox, InitialParameters, Population, initialise
-from gossamer.schedules import Cycle, Links, Schedule, Simulation
+from gossamer.schedules import Cycle, Links, Rule, Schedule, Simulation
 from gossamer.topologies import Topology, named, require_connected
 from gossamer.types import Box, Letter
 
@@ -78,7 +78,7 @@ class Experiment:
     rounds: int = 300
     """Rounds to run; in each, every agent that is due collects, adapts once and combines once."""
     record_every: int = 1
-    """Rounds that share a line of the metrics; rounds and checkpoint_every must be multiples of it."""
+    """Rounds that share a line of the metrics; rounds, checkpoint_every and test_every must be multiples of it."""
     seed: int = 0
     """Seed of every random choice but the topology's and the tasks', which have seeds of their own."""
     seeds: int = 1
@@ -114,8 +114,14 @@ class Experiment:
                 raise InputError(
                     f"{name} is {getattr(self, name)}; it must be a multiple of record_every, {self.record_every}"
                 )
-        if not isinstance(self.algorithm, Algorithm):
-            raise InputError(f"algorithm is {self.algorithm!r:.60}; it must have the methods of Algorithm")
+        if not isinstance(self.algorithm, Averaging | Cyclic):
+            raise InputError(
+                f"algorithm is {self.algorithm!r:.60}; it must have the methods of Averaging or of Cyclic"
+            )
+        if self.test_every is not None and self.test_every > self.rounds:
+            raise InputError(
+                f"test_every is {self.test_every}; it must be at most rounds, {self.rounds}, or there is no test"
+            )
         if not isinstance(self.environment, Environment | HostEnvironment):
             raise InputError(f"environment is {self.environment!r}; it must have the methods of Environment")
         require_at_least("seed", self.seed, 0)
@@ -397,9 +403,14 @@ def _fitted(experiment: Experiment, links: Links) -> AnyAlgorithm:
 def _require_rule(algorithm: AnyAlgorithm, experiment: Experiment) -> None:
     """Refuse a rule by which the algorithm cannot combine, and a mean of what it does not average."""
     schedule, initial_parameters = experiment.schedule, experiment.initial_parameters
+    if isinstance(algorithm, Cyclic) and experiment.runtime != "vectorised":
+        raise InputError(
+            f"runtime is {experiment.runtime!r}; {type(algorithm).__name__} runs in vectorised only"
+        )
     if isinstance(algorithm, Cyclic) != (schedule.rule == "cycle"):
-        takes = "cycle" if isinstance(algorithm, Cyclic) else "any other"
-        raise InputError(f"rule is {schedule.rule!r}; {type(algorithm).__name__} combines by {takes}")
+        others = ", ".join(rule for rule in get_args(Rule) if rule != "cycle")
+        takes = "cycle" if isinstance(algorithm, Cyclic) else f"one of {others}"
+        raise InputError(f"rule is {schedule.rule!r}; {type(algorithm).__name__} takes {takes}")
     if isinstance(algorithm, Cyclic) and initial_parameters == "averaged":
         raise InputError(
             f"initial_parameters is 'averaged'; {type(algorithm).__name__} averages nothing and takes another"

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num, Real
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray, Real
 
 from gossamer.algorithms.protocol import Algorithm
 from gossamer.compilation import jit
@@ -107,22 +107,33 @@ def play_own_tasks(
     algorithm: Algorithm,
     params: Params,
     tasks: Any,
-    key: Key,
+    keys: PRNGKeyArray,
     environment: Any,
     episodes: int,
     greedy: bool,
 ) -> Float[Array, "seed agent env episode"]:
-    """As ``play_every_task``, but every agent in its own environments, ``tasks`` having leaves ``[agent, env]``."""
+    """Every agent in its own environments, each of its episodes from an initial state of its own.
+
+    Args:
+        algorithm: what acts.
+        params: leaves ``[seed, agent, ...]``.
+        tasks: leaves ``[agent, env]``.
+        keys: of the initial states and the sampled actions of each seed.
+        environment: the dynamics.
+        episodes: per agent and environment.
+        greedy: the most probable action; sampled otherwise.
+    """
 
     def one_agent(own: tuple[Params, Any, Key]) -> Float[Array, "env episode"]:
         agent_params, agent_tasks, agent_key = own
         return _play(algorithm, environment, episodes, greedy, agent_tasks, agent_key, agent_params)
 
-    def one_seed(seed_params: Params) -> Float[Array, "agent env episode"]:
-        keys = jax.random.split(key, jax.tree.leaves(tasks)[0].shape[0])
-        return jax.lax.map(one_agent, (seed_params, tasks, keys))
+    def one_seed(of_seed: tuple[Params, Key]) -> Float[Array, "agent env episode"]:
+        seed_params, key = of_seed
+        agent_keys = jax.random.split(key, jax.tree.leaves(tasks)[0].shape[0])
+        return jax.lax.map(one_agent, (seed_params, tasks, agent_keys))
 
-    return jax.lax.map(one_seed, params)
+    return jax.lax.map(one_seed, (params, keys))
 
 
 def _play(

@@ -41,6 +41,7 @@ from gossamer.records import (
     summarise,
     write_json,
 )
+from gossamer.rounds import agent_key
 from gossamer.runtimes.vectorised import Population
 from gossamer.serialization import from_data, to_data
 from gossamer.topologies import NAMES
@@ -48,6 +49,7 @@ from gossamer.types import Finished
 
 _SECONDS_PER_CHUNK = 1.0
 _BEST = "best"
+_TESTER = 2**31 - 1  # the number of no agent
 
 
 class Interrupted(Exception):
@@ -605,13 +607,19 @@ def _to_boundary(done: int, experiment: Experiment) -> int:
 def _tests(experiment: Experiment, parts: Parts, population: Any, done: int) -> list[dict[str, Any]]:
     """What each seed's next line says of a test, where one is due: greedy episodes of all agents in their own tasks.
 
-    Initial states are drawn from the number of the round, so that an interruption changes none.
+    Initial states are drawn from the run's seed and the round, as those of an agent that there is not, so that an
+    interruption changes none and no training has them.
     """
     if experiment.test_every is None or done % experiment.test_every:
         return []
-    params, key = population.learner.params, jax.random.key(done)
     returns = play_own_tasks(
-        parts.algorithm, params, parts.tasks, key, parts.environment, experiment.test_episodes, True
+        parts.algorithm,
+        population.learner.params,
+        parts.tasks,
+        jax.vmap(agent_key, in_axes=(0, None, None))(parts.seeds, jnp.asarray(_TESTER), jnp.asarray(done)),
+        parts.environment,
+        experiment.test_episodes,
+        greedy=True,
     )
     index = parts.task_index.ravel()
     each = [np.asarray(seed).mean(-1).ravel() for seed in returns]

@@ -18,7 +18,6 @@ from gossamer.distributions import DiagonalGaussian
 from gossamer.errors import (
     require_at_least,
     require_choice,
-    require_non_negative,
     require_positive,
     require_within,
 )
@@ -74,10 +73,11 @@ class DistMTPS:
                        + ½ ρ Σ_{j∈P} ‖L_j − L − λ_ji/ρ‖² + ½ ρ Σ_{j∈S} ‖L − L_j − λ_ij/ρ‖²
         λ_ji ← λ_ji − ρ (L_j − L_i)  for j in P.
 
-    REINFORCE: α = θ + η ∇J, the likelihood-ratio gradient, whose baseline is the mean return to go of the other
-    episodes of the batch at the same step; Γ = I.
+    REINFORCE: α = θ + η · mean over transitions of ∇_θ ln π_θ(a|x) Â, as (44); Â is the return to go less the mean of
+    those of the other episodes of the batch at the same step (with one episode, less nothing). Γ = I.
     PoWER (Kober and Peters 2009): α and Γ of the regression of actions on states, each transition weighted by its
-    return to go (less the least of the batch: it must not be negative) and the inverse of its noise.
+    return to go (less the least of the batch: it must not be negative; all alike where all are the same) and the
+    inverse of its noise. Γ is scaled to a mean eigenvalue of 1, so that ρ, μ and ν mean the same in both.
 
     Raises:
         InputError: where a hyper-parameter lies outside its range.
@@ -105,7 +105,7 @@ class DistMTPS:
     penalty: float = 1.0
     """ρ of ADMM: weight of a disagreement about the basis, > 0."""
     basis_regulariser: float = 0.001
-    """μ, weight of ½ ‖L‖² for each task, >= 0."""
+    """μ, weight of ½ ‖L‖² for each task, > 0: an agent without neighbours would not determine the basis."""
     coefficient_regulariser: float = 0.001
     """ν, weight of ½ ‖s‖², > 0: where the basis lacks a direction, coefficients would not be determined."""
     ridge: float = 0.001
@@ -117,9 +117,16 @@ class DistMTPS:
         require_choice("search", self.search, ("reinforce", "power"))
         require_at_least("latent", self.latent, 1)
         require_at_least("neighbours", self.neighbours, 0)
-        for name in ("step_size", "exploration", "penalty", "coefficient_regulariser", "ridge"):
+        positive = (
+            "step_size",
+            "exploration",
+            "penalty",
+            "basis_regulariser",
+            "coefficient_regulariser",
+            "ridge",
+        )
+        for name in positive:
             require_positive(name, getattr(self, name))
-        require_non_negative("basis_regulariser", self.basis_regulariser)
         require_within("discount", self.discount, 0.0, 1.0)
 
     def init(self, key: Key) -> Learner:
@@ -245,12 +252,13 @@ class DistMTPS:
     ) -> Searched:
         least = jnp.min(jnp.where(mask, target, jnp.inf))
         importance = weight * (target - least)
-        importance = importance / jnp.maximum(importance.sum(), 1e-12)
+        total = importance.sum()
+        importance = jnp.where(total > 0, importance / jnp.where(total > 0, total, 1.0), weight)
         precision = importance / self._variance(seen)
         curvature = jnp.einsum("te,teo,tep->op", precision, seen, seen)
         right = jnp.einsum("te,teo,tea->oa", precision, seen, noise)
-        steady = curvature + self.ridge * jnp.trace(curvature) * jnp.eye(len(theta))
-        return Searched(theta + jnp.linalg.solve(steady, right), steady)
+        steady = curvature + (self.ridge * jnp.trace(curvature) + _FLOOR) * jnp.eye(len(theta))
+        return Searched(theta + jnp.linalg.solve(steady, right), steady * len(theta) / jnp.trace(steady))
 
     def _variance(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch"]:
         """σ² of an action; of PoWER's that of the parameters' noise times the observation, never quite 0."""
@@ -264,7 +272,7 @@ class DistMTPS:
         return self.spaces.action.size
 
 
-_FLOOR = 1e-6  # squared units of an observation
+_FLOOR = 1e-6  # squared units of an observation; of a curvature where nothing was seen
 
 
 def _theta(params: Factors) -> Float[Array, "observation action"]:

@@ -93,8 +93,20 @@ def dist_mtps(experiment: Experiment, search: Search) -> Experiment:
 
 
 _TUNED: dict[Search, dict[str, Any]] = {
-    "reinforce": {"latent": 2, "step_size": 5.0, "exploration": 3.0},
-    "power": {"latent": 2, "exploration": 10.0},
+    "reinforce": {
+        "latent": 3,
+        "penalty": 0.1,
+        "coefficient_regulariser": 0.1,
+        "step_size": 3.0,
+        "exploration": 3.0,
+    },
+    "power": {
+        "latent": 2,
+        "penalty": 0.01,
+        "coefficient_regulariser": 0.001,
+        "exploration": 30.0,
+        "ridge": 0.001,
+    },
 }
 
 

@@ -4,7 +4,6 @@ Rounds are synchronous, or waves of a schedule: then some agents rest and messag
 nothing and knows no concrete algorithm, environment or topology; it returns records.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic
-from gossamer.mixing import Mixer, average, mix
+from gossamer.mixing import Mixer, mix
 from gossamer.normalisation import without_statistics
 from gossamer.rounds import AgentRound, Experience, act_and_adapt, agent_key, learn_from
 from gossamer.runtimes.cycle import CycleMailbox
@@ -42,8 +41,9 @@ class RoundRecord(NamedTuple):
     """What is reported of some successive rounds; ``run_chunk`` stacks several on a leading ``record`` axis.
 
     ``agents`` are sums over the rounds. ``consensus_distance`` is the root mean square distance of the agents'
-    parameters to their mean after the last combination, √(1/N Σ_k ‖x_k − x̄‖²). ``finite`` says of each agent
-    whether all it was about to send was, in every round.
+    parameters (those they are to agree on) to their mean after the last combination, √(1/N Σ_k ‖x_k − x̄‖²).
+    ``finite`` says of each agent whether all it was about to send, or made of what it heard in a cycle, was, in
+    every round.
     """
 
     agents: AgentRound
@@ -73,28 +73,16 @@ def initialise(
         mailbox: how messages travel; by default all at once.
         agents: how many there are.
         initial_parameters: each agent's own (Diff-DAC's Algorithm 1), agent 0's for all (GALA), or for all the mean
-            of as many as there are environments, which is what averaging independent agents at once would give.
+            of as many as there are environments.
         environment: the dynamics; none where environments are on the host.
         experience: how each agent collects.
         block: how many agents are made at once; all by default.
     """
     zero = jnp.zeros((), jnp.int32)
 
-    def first_learner(seed: Array, agent: Array) -> Learner:
-        if initial_parameters == "independent":
-            return algorithm.init(agent_key(seed, agent, zero))
-        learner = algorithm.init(agent_key(seed, jnp.zeros_like(agent), zero))
-        if initial_parameters == "shared":
-            return learner
-        assert isinstance(algorithm, Averaging)  # ``build`` refuses any other
-        sources = jnp.arange(math.prod(jax.tree.leaves(tasks)[0].shape))
-        every = jax.vmap(lambda source: algorithm.message(algorithm.init(agent_key(seed, source, zero))))(
-            sources
-        )
-        return algorithm.absorb(learner, average(every, jnp.full(len(sources), 1 / len(sources))))
-
     def one(seed: Array, agent: Array, _: Any, task: Any) -> tuple[Learner, Any]:
-        learner = first_learner(seed, agent)
+        source = agent if initial_parameters == "independent" else jnp.zeros_like(agent)
+        learner = algorithm.init(agent_key(seed, source, zero))
         if experience is None:
             return learner, ()
         # Environments start apart also where parameters do not, and from a key that no round uses.
@@ -102,10 +90,27 @@ def initialise(
         return learner, experience.init(environment, start_key, task)
 
     learners, environments = _for_all(one, seeds, agents, block or agents * len(seeds), (), tasks)
+    if initial_parameters == "averaged":
+        assert isinstance(algorithm, Averaging)  # ``build`` refuses any other
+        means = jax.vmap(partial(_mean_of_initial_messages, algorithm, jax.tree.leaves(tasks)[0].size))(seeds)
+        learners = jax.vmap(jax.vmap(algorithm.absorb, in_axes=(0, None)))(learners, means)
     mail = ()
     if mailbox is not None:
         mail = jax.vmap(mailbox.init)(jax.vmap(jax.vmap(algorithm.message))(learners))
     return Population(learners, environments, mail, zero)
+
+
+def _mean_of_initial_messages(algorithm: Averaging, count: int, seed: Array) -> Message:
+    """Those that ``count`` agents of their own would start with, one after the other: they need not fit together."""
+
+    def message(source: Array) -> Message:
+        return algorithm.message(algorithm.init(agent_key(seed, source, jnp.zeros((), jnp.int32))))
+
+    def add(source: Array, total: Message) -> Message:
+        return jax.tree.map(lambda so_far, one: so_far + one / count, total, message(source))
+
+    first = jax.tree.map(lambda one: one / count, message(jnp.zeros((), jnp.int32)))
+    return jax.lax.fori_loop(1, count, add, first)
 
 
 @partial(
@@ -232,7 +237,9 @@ def communicate(
     adapted = adapted._replace(learner=_computed_once(adapted.learner, before.round))
     messages = jax.vmap(jax.vmap(algorithm.message))(adapted.learner)
     mail, combined, shared = _combine(algorithm, mixer, before, adapted.learner, messages, now)
-    record = RoundRecord(report, jax.vmap(consensus_distance)(shared), _all_finite(messages))
+    # Of a mean of finite messages nothing is lost; what a cycle computes from them may be anything.
+    seen = (adapted.learner.params, combined.params) if isinstance(algorithm, Cyclic) else messages
+    record = RoundRecord(report, jax.vmap(consensus_distance)(shared), _all_finite(seen))
     return Population(combined, adapted.environments, mail, before.round + 1), record
 
 

@@ -71,14 +71,18 @@ def study(agents: int, iterations: int, records: int, delay: int, seed: int = 0)
 
 
 def contracting_length(gossip: Gossip) -> int | None:
-    """The smallest L for which the product over every window of L iterations has a norm below one; None if none has.
+    """The smallest L from which on products over all windows have norms below one, up to half of the record's length.
+
+    None if those over half of the record have not.
 
     Example:
         >>> contracting_length(random_gossip(agents=2, iterations=30, delay=0, seed=0))
         4
     """
-    lengths = range(1, len(gossip.weights) + 1)
-    return next((length for length in lengths if contraction_norms(gossip, length).max() < 1), None)
+    lengths = range(1, len(gossip.weights) // 2 + 1)
+    expanding = [length for length in lengths if contraction_norms(gossip, length).max() >= 1]
+    first = max(expanding, default=0) + 1
+    return first if first in lengths else None
 
 
 def _window(gossip: Gossip) -> int:

@@ -194,7 +194,7 @@ class Outcome(NamedTuple):
     def growing(self) -> bool:
         """Whether the mean actor still grows by more than 5 % over the last tenth of moments, as if it had no limit."""
         norms = self.course.actor_norm
-        return bool(norms[-1] > 1.05 * norms[-len(norms) // 10 - 2])
+        return bool(norms[-1] > 1.05 * norms[-(len(norms) // 10) - 2])
 
 
 def outcomes(
