@@ -406,7 +406,6 @@ def test_padding_teaches_nothing():
         {"basis_regulariser": 0.0},
         {"ridge": 0.0},
         {"discount": 1.1},
-        {"search": "grid"},
     ],
 )
 def test_hyper_parameters_have_ranges(wrong):

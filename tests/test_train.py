@@ -350,13 +350,13 @@ def test_sigkill_at_many_random_moments(straight, tmp_path):
     assert survive_kills(straight, tmp_path, kills=20) >= 20
 
 
-def tested_experiment(**changes):
+def experiment_with_tests(**changes):
     return small_experiment(test_every=4, test_episodes=3, checkpoint_every=6, rounds=12, **changes)
 
 
 def test_tests_in_training_are_greedy_episodes_in_each_agents_own_tasks(tmp_path):
     """Every fourth line has one, and nobody learns from it: the rest is as without."""
-    run = train(tested_experiment(), tmp_path / "tested")
+    run = train(experiment_with_tests(), tmp_path / "tested")
     rows = read_metrics(run / "metrics.jsonl")
     assert [row["round"] for row in rows if "test" in row] == [4, 8, 12]
     plain = train(small_experiment(checkpoint_every=6, rounds=12), tmp_path / "plain")
@@ -400,8 +400,8 @@ def test_tests_in_training_are_greedy_episodes_in_each_agents_own_tasks(tmp_path
 
 
 def test_an_interruption_changes_no_test(tmp_path):
-    straight = train(tested_experiment(), tmp_path / "straight")
-    halves = train(replace(tested_experiment(), rounds=6), tmp_path / "halves")
+    straight = train(experiment_with_tests(), tmp_path / "straight")
+    halves = train(replace(experiment_with_tests(), rounds=6), tmp_path / "halves")
     resume(halves, rounds=12)
     assert rows_without_times(straight) == rows_without_times(halves)
 

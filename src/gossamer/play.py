@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num, PRNGKeyArray, Real
+from jaxtyping import Array, Float, Int, Num, Real, Shaped
 
 from gossamer.algorithms.protocol import Algorithm
 from gossamer.compilation import jit
@@ -107,7 +107,7 @@ def play_own_tasks(
     algorithm: Algorithm,
     params: Params,
     tasks: Any,
-    keys: PRNGKeyArray,
+    keys: Shaped[Array, " seed"],
     environment: Any,
     episodes: int,
     greedy: bool,
