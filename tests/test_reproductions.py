@@ -1,8 +1,12 @@
 """Verdicts by hand-made numbers, and a small reproduction from trainings to files."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +19,7 @@ from gossamer.analysis.statistics import (
     relative_difference_interval,
     standard_error,
 )
+from gossamer.checkpoints import rounds
 from gossamer.environments import Acrobot, CartPoleBalance
 from gossamer.errors import InputError
 from gossamer.experiment import build
@@ -250,6 +255,44 @@ def test_two_processes_give_what_one_gives(tmp_path, monkeypatch):
     one, _ = make(tmp_path / "one", processes=1)
     two, _ = make(tmp_path / "two", processes=2)
     assert (one / "ring.csv").read_text() == (two / "ring.csv").read_text()
+
+
+CALLER = """
+import sys
+from pathlib import Path
+if __name__ == "__main__":
+    from test_reproductions import make
+    make(Path(sys.argv[1]), processes=2, rounds=10**7)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "setsid"), reason="sessions of processes are POSIX's")
+def test_trainings_of_a_killed_caller_save_themselves_and_end(tmp_path):
+    """SIGKILL tells nobody. Both trainings have the caller's output, which is at its end once all have ended."""
+    script = tmp_path / "caller.py"
+    script.write_text(CALLER)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTHONUNBUFFERED": "1"}
+    caller = subprocess.Popen(
+        [sys.executable, script, tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    with caller:
+        assert caller.stdout is not None
+        shown: set[str] = set()
+        while shown != {"ring", "isolated"}:
+            line = caller.stdout.readline()
+            assert line, "the caller ended before both trainings had begun"
+            if "round" in line:
+                shown.add(line.split()[0])
+        caller.kill()
+        rest, _ = caller.communicate(timeout=120)
+    assert rest.count("stopping after the rounds in hand") == 2
+    for name in ("ring", "isolated"):
+        saved = rounds(tmp_path / "runs" / "quick" / name / "seed-0" / "checkpoints")
+        assert saved[-1] > 0
 
 
 def test_final_returns_by_task_and_tasks_never_learned(tmp_path):

@@ -18,6 +18,7 @@ from gossamer.analysis.pictures import save_picture
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.experience import Episodes
 from gossamer.experiment import Experiment
+from gossamer.processes import available_cores, become_worker, is_orphan
 from gossamer.progress import Lines
 from gossamer.recipes.diffdac import Scale
 from gossamer.records import provenance, read_config, read_metrics, write_json
@@ -59,7 +60,7 @@ def reproduce(
     require_choice("scale", scale, ("quick", "paper"))
     seeds = seeds if seeds is not None else _QUICK_SEEDS if scale == "quick" else reproduction.published_seeds
     require_at_least("seeds", seeds, 1)
-    processes = processes if processes is not None else len(_cores())
+    processes = processes if processes is not None else len(available_cores())
     require_at_least("processes", processes, 1)
     trainings = reproduction.trainings(scale, seeds)
     folders = {name: runs / scale / name for name in trainings}
@@ -184,11 +185,11 @@ def _train_side_by_side(
     waiting: Mapping[str, Experiment], folders: Mapping[str, Path], processes: int
 ) -> None:
     context = multiprocessing.get_context("spawn")
-    cores, available = context.Queue(), _cores()
+    cores, available = context.Queue(), available_cores()
     for index in range(processes):
         cores.put(available[index % len(available)])
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_pin, initargs=(cores,)) as pool:
-        jobs = [pool.submit(_train_one, name, each, folders[name]) for name, each in waiting.items()]
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(cores,)) as pool:
+        jobs = [pool.submit(_train_for_parent, name, each, folders[name]) for name, each in waiting.items()]
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             for job in as_completed(jobs):
@@ -203,21 +204,17 @@ def _train_side_by_side(
             signal.signal(signal.SIGTERM, previous)
 
 
-def _pin(cores: Any) -> None:
-    """A process on one core runs small networks faster than on two, and does not disturb the others.
-
-    In a session of its own it does not hear the terminal's Ctrl-C: the caller tells it to stop, once.
-    """
-    os.setsid()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {cores.get()})
+def _begin(cores: Any) -> None:
+    become_worker(cores.get())
 
 
-def _cores() -> list[int]:
-    """Those this process may use; only some systems tell."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+def _train_for_parent(name: str, experiment: Experiment, folder: Path) -> None:
+    """As ``_train_one``; an orphan ends with it, and does not turn to the jobs that still wait."""
+    try:
+        _train_one(name, experiment, folder)
+    finally:
+        if is_orphan():
+            os._exit(1)  # nobody is left to hear an exception, and the pool's loop would take the next job
 
 
 def _train_one(name: str, experiment: Experiment, folder: Path) -> None:
