@@ -1,0 +1,50 @@
+"""Processes that one process begins: each on a core of its own, and none left behind when it ends.
+
+What they do is said by whoever begins them.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import wait
+
+
+def available_cores() -> list[int]:
+    """Those this process may use; only some systems tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def become_worker(core: int | None = None) -> None:
+    """What a process does first whose parent will tell it when to stop.
+
+    In a session of its own it does not hear the terminal's Ctrl-C: the parent tells it to stop, once. A parent that
+    was killed tells nobody, so it watches for that end, and is then asked by SIGTERM as well.
+
+    Args:
+        core: the one it keeps to: small networks run faster on one than on two, and others are not disturbed.
+    """
+    os.setsid()
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+    threading.Thread(target=_when_orphaned, args=(_ask_to_stop,), daemon=True).start()
+
+
+def is_orphan() -> bool:
+    """Whether the process that began this one has ended, however it did."""
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
+
+
+def _when_orphaned(act: Callable[[], None]) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only a process that another has begun has a parent"
+    wait([parent.sentinel])
+    act()
+
+
+def _ask_to_stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
