@@ -30,9 +30,9 @@ from gossamer.experience import Episodes
 from gossamer.experiment import Parts, build, initial_population, tree_bytes
 from gossamer.mixing import mix
 from gossamer.recipes import pendulum
+from gossamer.recording import Timed, Totals, record_rows
 from gossamer.runtimes.vectorised import Population, run_chunk
 from gossamer.topologies import erdos_renyi, star
-from gossamer.train import Timed, Totals, record_rows
 
 REPEATS = 5
 # agents, width, E, and the sizes of a block to compare

@@ -12,6 +12,7 @@ ROOT = Path(gossamer.__file__).parent
 LAYERS = [
     "errors",
     "processes",
+    "stopping",
     "types",
     "certificate",
     "correlation",
@@ -35,6 +36,7 @@ LAYERS = [
     "experiment",
     "recipes",
     "engines",
+    "recording",
     "progress",
     "play",
     "train",

@@ -5,12 +5,8 @@ run is shown to a person is the reporter's.
 """
 
 import hashlib
-import json
-import math
-import signal
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,39 +17,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from gossamer import checkpoints
-from gossamer.certificate import Verdict
-from gossamer.checkpoints import Checkpoint
-from gossamer.engines import Engine, Report, Traffic, engine_of
+from gossamer.engines import Engine, Report, engine_of
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, Parts, build, on_host, population_shape, tree_bytes
 from gossamer.mixing import RULES
 from gossamer.play import play_own_tasks
 from gossamer.power import EnergyMeter, PowerReading
 from gossamer.progress import Reporter, Silent, Status
+from gossamer.recording import BEST, RunLog, Timed, Totals, record_rows
 from gossamer.records import (
-    EventLog,
-    MetricsLog,
     create_run,
     provenance,
     read_config,
     read_metrics,
     replace_config,
-    summarise,
-    write_json,
 )
 from gossamer.rounds import agent_key
 from gossamer.runtimes.vectorised import Population
 from gossamer.serialization import from_data, to_data
+from gossamer.stopping import Interrupted, Stop, stop_requests
 from gossamer.topologies import NAMES
-from gossamer.types import Finished
 
 _SECONDS_PER_CHUNK = 1.0
-_BEST = "best"
 _TESTER = 2**31 - 1  # the number of no agent
-
-
-class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C) and saved itself; the message says how to go on."""
 
 
 class NonFiniteParameters(ArithmeticError):
@@ -92,7 +78,7 @@ def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -
     if _seed_by_seed(experiment):
         _make_runs(experiment, out)
         return _resume_seeds(experiment, out, reporter)
-    with _stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
+    with stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
         create_run(out, _config(experiment, parts, engine))
         _start(experiment, parts, engine, out, reporter or Silent(), stop)
     return out
@@ -120,7 +106,7 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
         if rounds is not None:
             _extend_seeds(experiment, run)
         return _resume_seeds(experiment, run, reporter)
-    with _stop_requests() as stop:
+    with stop_requests() as stop:
         _resume_one(run, reporter, stop, rounds)
     return run
 
@@ -176,13 +162,6 @@ def restore_population(run: Path, best: bool = False) -> tuple[Experiment, Parts
     return experiment, parts, _restore(experiment, parts, folders).population
 
 
-class Totals(NamedTuple):
-    """What a run has used so far."""
-
-    env_steps: int = 0
-    seconds: float = 0.0
-
-
 class _Restored(NamedTuple):
     """Where a run stands on disk: its state, and for each seed what it has used and how long its metrics were."""
 
@@ -193,75 +172,6 @@ class _Restored(NamedTuple):
     @property
     def done(self) -> int:
         return int(self.population.round)
-
-
-class Recent(NamedTuple):
-    """Returns since the last checkpoint."""
-
-    episodes: int = 0
-    total: float = 0.0
-
-    @property
-    def mean(self) -> float | None:
-        """Over episodes; None where none has ended."""
-        return self.total / self.episodes if self.episodes else None
-
-    def and_then(self, rows: Sequence[dict[str, Any]]) -> "Recent":
-        """With those of some rows of the metrics more."""
-        ended = [row for row in rows if row["episodes"]]
-        total = sum(row["episodes"] * row["episodic_return"] for row in ended)
-        return Recent(self.episodes + sum(row["episodes"] for row in ended), self.total + total)
-
-
-class Best:
-    """The checkpoint before which returns were highest, and ``best.json``, which says how high."""
-
-    def __init__(self, folder: Path):
-        self._folder, self._file = folder, folder / "best.json"
-        self._mean = (
-            json.loads(self._file.read_text())["episodic_return"] if self._file.exists() else -math.inf
-        )
-
-    def consider(self, checkpoint: Checkpoint, mean: float | None) -> None:
-        """Keep a checkpoint if the mean return before it is the best so far."""
-        if mean is not None and mean > self._mean:
-            checkpoints.save(self._folder / _BEST, checkpoint, keep=1)
-            write_json(self._file, {"round": checkpoint.round, "episodic_return": mean})
-            self._mean = mean
-
-
-class _Logs:
-    """One seed's folder while it is written to."""
-
-    def __init__(self, folder: Path, totals: Totals, offset: int, keep_best: bool):
-        self.folder, self.totals = folder, totals
-        self._best, self._since = (Best(folder) if keep_best else None), Recent()
-        self._events = EventLog(folder, purge_step=totals.env_steps + 1 if offset else None)
-        self.metrics = MetricsLog(folder / "metrics.jsonl")
-        self.metrics.truncate(offset)
-
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        if not rows:
-            return
-        self.metrics.append(rows)
-        for row in rows:
-            self._events.write(row["env_steps"], _scalars(row))
-        self._events.flush()
-        self._since = self._since.and_then(rows)
-        self.totals = Totals(rows[-1]["env_steps"], rows[-1]["time"]["seconds"])
-
-    def save(self, number: int, state: Any) -> None:
-        self.metrics.sync()
-        metadata = {"metrics_offset": self.metrics.offset, **self.totals._asdict()}
-        checkpoint = Checkpoint(number, state, metadata)
-        checkpoints.save(self.folder / "checkpoints", checkpoint)
-        if self._best is not None:
-            self._best.consider(checkpoint, self._since.mean)
-        self._since = Recent()
-
-    def close(self) -> None:
-        self.metrics.close()
-        self._events.close()
 
 
 def _seeds(experiment: Experiment) -> range:
@@ -336,7 +246,7 @@ def _has_begun(folders: list[Path]) -> bool:
 
 
 def _start(
-    experiment: Experiment, parts: Parts, engine: Engine, out: Path, reporter: Reporter, stop: "_Stop"
+    experiment: Experiment, parts: Parts, engine: Engine, out: Path, reporter: Reporter, stop: Stop
 ) -> None:
     """From the initial population, which is the first checkpoint."""
     folders = _make_seed_folders(experiment, _config(experiment, parts, engine), out)
@@ -351,7 +261,7 @@ def _start(
         _drive(experiment, parts, engine, population, logs, out, reporter, stop)
 
 
-def _resume_one(run: Path, reporter: Reporter | None, stop: "_Stop", rounds: int | None = None) -> None:
+def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | None = None) -> None:
     """Go on with the run of a folder; seeds of one program go on together."""
     experiment = load_experiment(run)
     if rounds is not None:
@@ -396,7 +306,7 @@ def _resume_seeds(experiment: Experiment, out: Path, reporter: Reporter | None) 
     """Seed after seed; one that is finished already is left as it is."""
     _make_seed_folders(experiment, read_config(out), out)
     again = f"go on with: gossamer train --resume {out}"
-    with _stop_requests() as stop:
+    with stop_requests() as stop:
         for folder in run_folders(out):
             if stop:
                 raise Interrupted(f"stopped before {folder.name}, everything saved; {again}")
@@ -440,11 +350,11 @@ def _extend(folders: set[Path], rounds: int) -> None:
 @contextmanager
 def _open_all(
     folders: list[Path], totals: list[Totals], offsets: list[int], keep_best: bool
-) -> Iterator[list[_Logs]]:
+) -> Iterator[list[RunLog]]:
     with ExitStack() as stack:
         logs = []
         for folder, total, offset in zip(folders, totals, offsets, strict=True):
-            logs.append(_Logs(folder, total, offset, keep_best))
+            logs.append(RunLog(folder, total, offset, keep_best))
             stack.callback(logs[-1].close)
         yield logs
 
@@ -472,13 +382,13 @@ def _restore(experiment: Experiment, parts: Parts, folders: list[Path]) -> _Rest
 
 
 def _restore_best(experiment: Experiment, parts: Parts, folders: list[Path]) -> Population:
-    missing = [folder for folder in folders if not checkpoints.rounds(folder / _BEST)]
+    missing = [folder for folder in folders if not checkpoints.rounds(folder / BEST)]
     if missing:
         raise InputError(
             f"{missing[0]} holds no best checkpoint; train with --keep-best True, until an episode has ended"
         )
     like = _saved_shape(experiment, parts)
-    saved = [checkpoints.restore_newest(folder / _BEST, like) for folder in folders]
+    saved = [checkpoints.restore_newest(folder / BEST, like) for folder in folders]
     state = jax.tree.map(_stacked, *(each.state for each in saved))
     return Population(*state, round=jnp.asarray(max(each.round for each in saved), jnp.int32))
 
@@ -511,10 +421,10 @@ def _drive(
     parts: Parts,
     engine: Engine,
     population: Population,
-    logs: list[_Logs],
+    logs: list[RunLog],
     out: Path,
     reporter: Reporter,
-    stop: "_Stop",
+    stop: Stop,
 ) -> None:
     """The loop: some rounds, their rows to the logs, a checkpoint where one is due."""
     done, every = int(population.round), experiment.record_every
@@ -545,14 +455,6 @@ def _drive(
                     f"stopped after round {done} of {experiment.rounds}, everything saved; "
                     f"go on with: gossamer train --resume {out}"
                 )
-
-
-class Timed(NamedTuple):
-    """A report, the seconds that its rounds took, and what the machine had used by then."""
-
-    report: Report
-    seconds: float
-    power: dict[str, float] | None = None
 
 
 def _timed(reports: list[Report], elapsed: float, power: dict[str, float] | None) -> list[Timed]:
@@ -628,7 +530,7 @@ def _tests(experiment: Experiment, parts: Parts, population: Any, done: int) -> 
 
 
 def _write_rows(
-    parts: Parts, logs: list[_Logs], reports: list[Timed], done: int, tests: list[dict[str, Any]]
+    parts: Parts, logs: list[RunLog], reports: list[Timed], done: int, tests: list[dict[str, Any]]
 ) -> None:
     first = done - sum(each.report.rounds for each in reports)
     for index, log in enumerate(logs):
@@ -638,144 +540,7 @@ def _write_rows(
         log.append(rows)
 
 
-def record_rows(
-    parts: Parts, reports: Sequence[Timed], seed: int, done: int, totals: Totals
-) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl`` for some reports of one seed, up to one in which something was not finite.
-
-    Args:
-        parts: what the run is made of.
-        reports: what happened, and how long it took.
-        seed: which of the run's seeds, by its place.
-        done: rounds before the first report.
-        totals: what the run had used before.
-    """
-    rows = []
-    for report, seconds, power in reports:
-        record = _at(report.record, seed)
-        if not record.finite.all():
-            break
-        done += report.rounds
-        totals = Totals(totals.env_steps + int(record.agents.env_steps.sum()), totals.seconds + seconds)
-        row = _row(parts, report._replace(record=record), seed, done, totals, seconds)
-        rows.append({**row, "time": {**row["time"], **({"power": power} if power else {})}})
-    return rows
-
-
-def _at(record: Any, index: Any) -> Any:
-    """One element of every array of a record."""
-    return jax.tree.map(lambda rows: rows[index], record)
-
-
-def _row(
-    parts: Parts, report: Report, seed: int, number: int, totals: Totals, seconds: float
-) -> dict[str, Any]:
-    """One line of ``metrics.jsonl``: one seed's rounds. Everything that a clock measured is under ``time``.
-
-    A return is the mean over the episodes that ended, null where none did; that of the population is the mean
-    over tasks, so that a task with short episodes counts no more than others.
-    """
-    agents, finished = report.record.agents, report.record.agents.finished
-    per_task = _per_task(parts.task_index, finished)
-    updates = np.maximum(agents.updates.sum(), 1)
-    return {
-        "round": number,
-        "env_steps": totals.env_steps,
-        "episodes": int(finished.episodes.sum()),
-        "episodic_return": _mean(per_task.returns),
-        "episodic_length": _mean(per_task.lengths),
-        "consensus_distance": float(report.record.consensus_distance),
-        "losses": {name: float(values.sum() / updates) for name, values in agents.info.items()},
-        "messages": _messages(parts, report.traffic, seed),
-        **_certificate(report.certificate),
-        **_correlation(report.correlation),
-        "agent_return": summarise(_per_episode(Finished(*(each.sum(-1) for each in finished))).returns),
-        "task_return": summarise(per_task.returns),
-        "time": {
-            "seconds": totals.seconds,
-            "env_steps_per_second": int(agents.env_steps.sum()) / seconds,
-        },
-    }
-
-
-def _per_task(index: np.ndarray, finished: Finished) -> Finished:
-    """Mean return and length of each task's episodes, over the agents and environments it was dealt to."""
-    return _per_episode(
-        Finished(*(np.bincount(index.ravel(), weights=np.ravel(total)) for total in finished))
-    )
-
-
-def _per_episode(total: Finished) -> Finished:
-    """Sums divided by numbers of episodes; NaN where there was none."""
-    with np.errstate(invalid="ignore"):
-        return Finished(total.episodes, total.returns / total.episodes, total.lengths / total.episodes)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else None
-
-
-def _messages(parts: Parts, traffic: Traffic, seed: int) -> dict[str, Any]:
-    """What was exchanged: counts, bytes handed to links, and ages (updates) of what was combined.
-
-    ``ages[a]`` counts messages of age a; from 16 on they are counted together.
-    """
-    sent, lost, combined, total_age, oldest = (int(each[seed]) for each in traffic[:5])
-    ages = traffic.ages[seed].tolist()
-    return {
-        "sent": sent,
-        "lost": lost,
-        "combined": combined,
-        "bytes": sent * parts.message_bytes,
-        "links_down": lost / sent if sent else 0.0,
-        "mean_age": total_age / combined if combined else None,
-        "oldest": oldest,
-        "ages": ages[: max((age for age, count in enumerate(ages) if count), default=-1) + 1],
-    }
-
-
-def _certificate(verdict: Verdict | None) -> dict[str, Any]:
-    """How far apart agents were, and the bound that the events since the beginning put on it."""
-    if verdict is None:
-        return {}
-    return {
-        "certificate": {
-            "distance": verdict.distance,
-            "bound": verdict.bound,
-            "printed_bound": verdict.printed,
-            "holds": verdict.holds,
-        }
-    }
-
-
-def _correlation(matrix: np.ndarray | None) -> dict[str, Any]:
-    """Pearson's correlation of the agents' last gradients; null where one had no direction."""
-    if matrix is None:
-        return {}
-    return {"gradient_correlation": [[_mean(np.array([value])) for value in row] for row in matrix]}
-
-
-def _scalars(row: dict[str, Any]) -> dict[str, float]:
-    """A row under the names that TensorBoard users expect."""
-    return {
-        "charts/SPS": row["time"]["env_steps_per_second"],
-        "gossip/consensus_distance": row["consensus_distance"],
-        "gossip/bytes": row["messages"]["bytes"],
-        "gossip/links_down": row["messages"]["links_down"],
-        "gossip/oldest_message": row["messages"]["oldest"],
-        **_known({f"charts/{name}": row[name] for name in ("episodic_return", "episodic_length")}),
-        **_known({"charts/test_return": row["test"]["episodic_return"]} if "test" in row else {}),
-        **_known({"gossip/mean_age": row["messages"]["mean_age"]}),
-        **{f"losses/{name}": value for name, value in row["losses"].items()},
-    }
-
-
-def _known(scalars: dict[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in scalars.items() if value is not None}
-
-
-def _require_finite(reports: list[Report], parts: Parts, done: int, logs: list[_Logs]) -> None:
+def _require_finite(reports: list[Report], parts: Parts, done: int, logs: list[RunLog]) -> None:
     for report in reports:
         bad = np.argwhere(~report.record.finite)
         if len(bad):
@@ -806,40 +571,6 @@ def _status(experiment: Experiment, reports: list[Report], done: int, elapsed: f
     )
 
 
-def _save_all(logs: list[_Logs], population: Population, done: int) -> None:
+def _save_all(logs: list[RunLog], population: Population, done: int) -> None:
     for index, log in enumerate(logs):
-        log.save(done, _at(tuple(population)[:-1], index))
-
-
-class _Stop:
-    """Whether the run was asked to stop."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __bool__(self) -> bool:
-        return self.requested
-
-
-@contextmanager
-def _stop_requests() -> Iterator[_Stop]:
-    """The first SIGINT or SIGTERM asks for a stop after the chunk in hand; a second one acts at once."""
-    stop, previous = _Stop(), {}
-
-    def request(number: int, _frame: object) -> None:
-        stop.requested = True
-        signal.signal(number, previous[number])
-        print("stopping after the rounds in hand; once more stops at once, unsaved", file=sys.stderr)
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, request)
-    except ValueError:
-        # Only the main thread may set handlers; elsewhere stopping is the caller's business.
-        yield stop
-        return
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        log.save(done, jax.tree.map(lambda leaf, i=index: leaf[i], tuple(population)[:-1]))
