@@ -11,6 +11,7 @@ ROOT = Path(gossamer.__file__).parent
 
 LAYERS = [
     "errors",
+    "keys",
     "processes",
     "stopping",
     "types",
@@ -39,6 +40,7 @@ LAYERS = [
     "recording",
     "progress",
     "play",
+    "fleet",
     "train",
     "analysis",
     "evaluate",

@@ -11,7 +11,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -37,12 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _exit(130, "interrupted")
     except Exception as error:
-        # The two ends of a run that are no defects; anything else keeps its traceback.
-        from gossamer.train import Interrupted, NonFiniteParameters
+        # The ends of a run that are no defects; anything else keeps its traceback.
+        from gossamer.stopping import Interrupted, Unfinished
 
         if isinstance(error, Interrupted):
             _exit(130, str(error))
-        if isinstance(error, NonFiniteParameters):
+        if isinstance(error, Unfinished):
             _exit(1, str(error))
         raise
 
@@ -175,12 +175,7 @@ def _train(arguments: list[str]) -> None:
     if arguments[0].startswith("--resume"):
         _resume(arguments)
         return
-    name, *rest = arguments
-    if name.startswith("-"):
-        raise InputError(f"{name!r} stands where a recipe was expected; known are {', '.join(RECIPES)}")
-    if name not in RECIPES:
-        raise InputError(f"{name!r} is no recipe; {_nearest(name, list(RECIPES))}")
-    _train_recipe(name, rest)
+    _train_recipe(_recipe(arguments[0]), arguments[1:])
 
 
 def _train_recipe(name: str, arguments: list[str]) -> None:
@@ -411,6 +406,196 @@ def _theory(arguments: list[str]) -> None:
         console.print(table)
 
 
+def _launch(arguments: list[str]) -> None:
+    """Run a recipe with a process for each agent, or continue with --resume RUN."""
+    from gossamer.recipes import RECIPES
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            f"usage: {PROGRAM} launch RECIPE [OPTIONS]   ({PROGRAM} launch RECIPE --help lists them)\n"
+            f"       {PROGRAM} launch --resume RUN [--rounds INT]\n\n"
+            f"recipes: {', '.join(RECIPES)}"
+        )
+        return
+    if arguments[0].startswith("--resume"):
+        _resume_launch(arguments)
+        return
+    _launch_recipe(_recipe(arguments[0]), arguments[1:])
+
+
+def _launch_recipe(name: str, arguments: list[str]) -> None:
+    from gossamer.experiment import Experiment
+    from gossamer.fleet.launch import Launch, launch
+    from gossamer.progress import reporter
+    from gossamer.recipes import RECIPES
+
+    @dataclass(frozen=True)
+    class Options:
+        experiment: Experiment
+        how: Launch
+        out: Path | None = None
+        """Folder of the run, new or empty; by default runs/RECIPE-DATE-TIME."""
+
+    recipe = RECIPES[name]()
+    default = Options(replace(recipe, runtime="network"), Launch())
+    description = (
+        f"Run {name}, a process for each agent: {(RECIPES[name].__doc__ or '').strip().splitlines()[0]}"
+    )
+    options = _parse(Options, arguments, f"launch {name}", default=default, description=description)
+    out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    print(launch(options.experiment, out, options.how, reporter(name)))
+
+
+def _resume_launch(arguments: list[str]) -> None:
+    from gossamer.fleet.launch import resume_launch
+    from gossamer.progress import reporter
+
+    def continue_run(resume: Path, rounds: int | None = None) -> tuple[Path, int | None]:
+        """Continue a launch, each agent from its newest checkpoint.
+
+        Args:
+            resume: Folder of the launch.
+            rounds: New total number of rounds; by default what it was started with.
+        """
+        return resume, rounds
+
+    run, rounds = _parse(continue_run, arguments, "launch")
+    print(resume_launch(run, rounds, reporter(run.name)))
+
+
+def _agent(arguments: list[str]) -> None:
+    """Be one agent of a fleet, on a device of its own; goes on where its folder stands."""
+    from gossamer.recipes import RECIPES
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            f"usage: {PROGRAM} agent RECIPE --name NAME --fleet FLEET.toml [OPTIONS]   "
+            f"({PROGRAM} agent RECIPE --help lists them)\n\n"
+            f"recipes: {', '.join(RECIPES)}"
+        )
+        return
+    _be_agent(_recipe(arguments[0]), arguments[1:])
+
+
+def _be_agent(recipe: str, arguments: list[str]) -> None:
+    from gossamer.experiment import Experiment
+    from gossamer.fleet.device import Device, be_agent
+    from gossamer.progress import reporter
+    from gossamer.recipes import RECIPES
+
+    @dataclass(frozen=True)
+    class Options:
+        experiment: Experiment
+        device: Device
+        out: Path | None = None
+        """Folder of the agent; one that it wrote before is gone on with. By default runs/RECIPE/NAME."""
+
+    default = Options(replace(RECIPES[recipe](), runtime="network"), Device(tyro.MISSING))
+    options = _parse(
+        Options, arguments, f"agent {recipe}", default=default, description=f"Be one agent of {recipe}."
+    )
+    out = options.out or Path("runs") / recipe / options.device.name
+    print(be_agent(options.experiment, options.device, out, reporter(options.device.name)))
+
+
+def _status(arguments: list[str]) -> None:
+    """Say which agents of a launch live, how old what they hear is, and how far apart they are."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """Ask the agents of a launch, while it runs, how they are."""
+
+        run: tyro.conf.Positional[Path]
+        """Folder of the launch."""
+        seconds: float = 3.0
+        """How long answers are waited for, at most."""
+
+    options = _parse(Options, arguments, "status")
+    from rich.console import Console
+
+    from gossamer.fleet.status import ask_launch, table
+
+    Console(width=max(100, Console().width)).print(table(ask_launch(options.run, options.seconds)))
+
+
+def _gather(arguments: list[str]) -> None:
+    """Put the folders of all agents of a fleet together into one run, to plot and evaluate."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """Put the folders of all agents of a fleet together into one run."""
+
+        folders: tyro.conf.Positional[tuple[Path, ...]]
+        """Folders of the agents, in any order."""
+        out: Path
+        """Folder of the run."""
+
+    options = _parse(Options, arguments, "gather")
+    from gossamer.fleet.gather import gather
+
+    print(gather(options.folders, options.out))
+
+
+def _keys(arguments: list[str]) -> None:
+    """Make a run's authority (keys init) and the certificates of its agents (keys issue)."""
+    from gossamer.keys import create_authority, issue
+
+    usage = (
+        f"usage: {PROGRAM} keys init FOLDER --title TITLE [--days DAYS]\n"
+        f"       {PROGRAM} keys issue FOLDER --names NAME ... [--addresses HOST ...] [--days DAYS]\n\n"
+        "init makes authority.pem and authority.key, which never leaves this folder. issue makes NAME.pem and\n"
+        "NAME.key of agents, and of observers, whose names begin with observer-; copy them and authority.pem to\n"
+        "the device."
+    )
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage)
+        return
+    action, *rest = arguments
+
+    def init(folder: tyro.conf.Positional[Path], title: str, days: float = 365.0) -> None:
+        """Make the authority of a run.
+
+        Args:
+            folder: Where; made if it is missing.
+            title: Name of the run in the authority's certificate.
+            days: How long it is valid.
+        """
+        print(create_authority(folder, title, days))
+
+    def issue_names(
+        folder: tyro.conf.Positional[Path],
+        names: tuple[str, ...],
+        addresses: tuple[str, ...] = ("127.0.0.1", "localhost"),
+        days: float = 365.0,
+    ) -> None:
+        """Make certificates and keys.
+
+        Args:
+            folder: Of the authority.
+            names: Of agents, or of observers.
+            addresses: Names and numbers under which the device is reached.
+            days: How long they are valid.
+        """
+        for name in names:
+            print(issue(folder, name, addresses, days))
+
+    actions = {"init": init, "issue": issue_names}
+    if action not in actions:
+        raise InputError(f"{action!r} is no action of keys; {_nearest(action, list(actions))}")
+    _parse(actions[action], rest, f"keys {action}")
+
+
+def _recipe(name: str) -> str:
+    """The name of a recipe, checked."""
+    from gossamer.recipes import RECIPES
+
+    if name.startswith("-"):
+        raise InputError(f"{name!r} stands where a recipe was expected; known are {', '.join(RECIPES)}")
+    if name not in RECIPES:
+        raise InputError(f"{name!r} is no recipe; {_nearest(name, list(RECIPES))}")
+    return name
+
+
 def _demo(arguments: list[str]) -> None:
     """Train 25 agents on 25 tasks by diffusion, and a centralised learner beside them."""
 
@@ -435,6 +620,11 @@ def _demo(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "list": _list,
     "train": _train,
+    "launch": _launch,
+    "agent": _agent,
+    "status": _status,
+    "gather": _gather,
+    "keys": _keys,
     "evaluate": _evaluate,
     "video": _video,
     "plot": _plot,

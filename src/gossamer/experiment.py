@@ -34,7 +34,7 @@ from gossamer.types import Box, Letter
 
 AnyAlgorithm: TypeAlias = SiAC | A2C | Impala | DistMTPS
 AnyExperience: TypeAlias = Episodes | Steps | Unrolls
-Runtime: TypeAlias = Literal["vectorised", "threads", "all_reduce", "a3c"]
+Runtime: TypeAlias = Literal["vectorised", "threads", "all_reduce", "a3c", "network"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,12 @@ class Experiment:
     schedule: Schedule = field(default_factory=Schedule)
     """What departs from lockstep: failing links, late messages, slow or absent agents. Nothing by default."""
     runtime: Runtime = "vectorised"
-    """One program for all agents, a thread for each, or workers around one learner: all_reduce (A2C) and a3c."""
+    """One program for all agents, a thread or (gossamer launch) a process for each, or workers around one learner:
+    all_reduce (A2C) and a3c."""
     workers: int = 1
     """Workers that divide the environments of the one agent of all_reduce and a3c."""
     patience: Patience = field(default_factory=Patience)
-    """How long an agent in a thread waits for a peer where its rule makes it wait."""
+    """How long an agent in a thread or a process waits for a peer where its rule makes it wait."""
     certify: bool = False
     """Whether records say how far apart agents in threads are and, by GALA's proposition 1, can be."""
     correlate: bool = False
@@ -262,9 +263,23 @@ def on_host(environment: Any) -> bool:
 
 
 def initial_population(
-    algorithm: AnyAlgorithm, experiment: Experiment, mailbox: AnyMailbox | None, tasks: Any
+    algorithm: AnyAlgorithm,
+    experiment: Experiment,
+    mailbox: AnyMailbox | None,
+    tasks: Any,
+    only: int | None = None,
 ) -> Population:
-    """The population before its first round; host environments are not part of it."""
+    """The population before its first round; host environments are not part of it.
+
+    Args:
+        algorithm: what every agent learns with, fitted to the environment.
+        experiment: the choices.
+        mailbox: how messages travel.
+        tasks: of all agents, leaves ``[agent, env]``.
+        only: the number of the one agent that is made; all by default.
+    """
+    if only is not None:
+        tasks = jax.tree.map(lambda leaf: leaf[only : only + 1], tasks)
     device, experience = not on_host(experiment.environment), experiment.experience
     if isinstance(experience, Unrolls):
         experience = Steps(experience.steps)
@@ -273,7 +288,9 @@ def initial_population(
         jnp.arange(experiment.seed, experiment.seed + experiment.seeds),
         tasks,
         mailbox,
-        agents=experiment.agents,
+        agents=experiment.agents if only is None else 1,
+        first=only or 0,
+        of=experiment.agents,
         initial_parameters=experiment.initial_parameters,
         environment=experiment.environment if device else None,
         experience=experience if device else None,
@@ -311,14 +328,14 @@ def _require_runtime(experiment: Experiment, tasks: Any) -> None:
             f"test_every is {experiment.test_every}; tests in training need the runtime vectorised and an environment "
             "on the device, others are evaluated afterwards"
         )
-    if runtime in ("vectorised", "threads") and experiment.workers != 1:
+    if runtime in ("vectorised", "threads", "network") and experiment.workers != 1:
         raise InputError(
             f"workers is {experiment.workers}; the runtime {runtime} takes 1, all_reduce and a3c take more"
         )
     if experiment.certify and runtime != "threads":
         raise InputError(f"certify is True; the runtime {runtime} certifies nothing, threads does")
-    if experiment.correlate and runtime == "vectorised":
-        raise InputError("correlate is True; the runtime vectorised keeps no gradients, the others do")
+    if experiment.correlate and runtime in ("vectorised", "network"):
+        raise InputError(f"correlate is True; the runtime {runtime} keeps no gradients, the others do")
     _require_actors(experiment, jax.tree.leaves(tasks)[0].shape[1])
     if runtime == "vectorised":
         return
@@ -332,8 +349,8 @@ def _require_runtime(experiment: Experiment, tasks: Any) -> None:
             f"{simulated[0]} is {getattr(schedule, simulated[0])!r}, which only the runtime vectorised simulates; "
             f"in {runtime} things take as long as they take"
         )
-    if runtime == "threads":
-        _require_threads(schedule)
+    if runtime in ("threads", "network"):
+        _require_own_time(runtime, schedule)
         return
     environments = jax.tree.leaves(tasks)[0].shape[1]
     if experiment.agents != 1:
@@ -354,7 +371,7 @@ def _require_actors(experiment: Experiment, environments: int) -> None:
     experience = experiment.experience
     if not isinstance(experience, Unrolls):
         return
-    if experiment.runtime != "threads":
+    if experiment.runtime not in ("threads", "network"):
         raise InputError(
             f"experience is Unrolls, whose actors are threads; the runtime is {experiment.runtime}"
         )
@@ -364,7 +381,8 @@ def _require_actors(experiment: Experiment, environments: int) -> None:
         )
 
 
-def _require_threads(schedule: Schedule) -> None:
+def _require_own_time(runtime: Runtime, schedule: Schedule) -> None:
+    """Refuse what agents that move in their own time cannot do."""
     if schedule.rule in ("push_sum", "cycle"):
         raise InputError(
             f"rule is {schedule.rule!r}, which only the runtime vectorised has; give another rule"
@@ -372,7 +390,7 @@ def _require_threads(schedule: Schedule) -> None:
     faster = [agent for agent, factor in schedule.slow_agents if factor < 1]
     if faster:
         raise InputError(
-            f"slow_agents makes agent {faster[0]} faster; in threads a factor must be at least 1"
+            f"slow_agents makes agent {faster[0]} faster; in {runtime} a factor must be at least 1"
         )
 
 

@@ -18,9 +18,14 @@ from gossamer.checkpoints import Checkpoint
 from gossamer.engines import Report, Traffic
 from gossamer.experiment import Parts
 from gossamer.records import EventLog, MetricsLog, summarise, write_json
+from gossamer.stopping import Unfinished
 from gossamer.types import Finished
 
 BEST = "best"
+
+
+class NonFiniteParameters(Unfinished, ArithmeticError):
+    """An agent's parameters left the numbers; the message names the agent, the round and what is kept."""
 
 
 class Totals(NamedTuple):

@@ -238,6 +238,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [_parse_row(line, path, number) for number, line in enumerate(lines, start=1)]
 
 
+def read_last_row(path: Path) -> dict[str, Any] | None:
+    """The last whole row of a ``metrics.jsonl``, without reading those before it; None where there is none yet."""
+    try:
+        with path.open("rb") as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(0, length - _TAIL))
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return None
+    return json.loads(lines[-1]) if lines else None
+
+
+_TAIL = 2**16  # bytes; a row of an agent has about one thousand
+
+
 class EventLog:
     """Scalars for TensorBoard: one ``events.out.tfevents.*`` file for every time it is opened.
 

@@ -10,6 +10,10 @@ class Interrupted(Exception):
     """The run was asked to stop (Ctrl-C) and saved itself; the message says how to go on."""
 
 
+class Unfinished(Exception):
+    """A run ended before its last round for a reason that is no defect; the message says which, and what is kept."""
+
+
 class Stop:
     """Whether the run was asked to stop."""
 

@@ -24,7 +24,7 @@ from gossamer.mixing import RULES
 from gossamer.play import play_own_tasks
 from gossamer.power import EnergyMeter, PowerReading
 from gossamer.progress import Reporter, Silent, Status
-from gossamer.recording import BEST, RunLog, Timed, Totals, record_rows
+from gossamer.recording import BEST, NonFiniteParameters, RunLog, Timed, Totals, record_rows
 from gossamer.records import (
     create_run,
     provenance,
@@ -40,10 +40,6 @@ from gossamer.topologies import NAMES
 
 _SECONDS_PER_CHUNK = 1.0
 _TESTER = 2**31 - 1  # the number of no agent
-
-
-class NonFiniteParameters(ArithmeticError):
-    """An agent's parameters left the numbers; the message names the agent, the round and what is kept."""
 
 
 def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -> Path:
@@ -73,6 +69,7 @@ def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -
         ...     sorted(path.name for path in train(small, Path(folder) / "run").iterdir())[:2]
         ['checkpoints', 'config.json']
     """
+    _refuse_network(experiment)
     experiment = _with_absolute_paths(experiment)
     parts = build(experiment)
     if _seed_by_seed(experiment):
@@ -100,6 +97,7 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
         Interrupted, NonFiniteParameters: as ``train``.
     """
     experiment = load_experiment(run)
+    _refuse_network(experiment)
     if rounds is not None:
         experiment = replace(experiment, rounds=rounds)
     if _seed_by_seed(experiment):
@@ -285,6 +283,13 @@ def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | 
             if engine.resumes == "learner-exact":
                 (reporter or Silent()).say("learners go on exactly; simulators start new episodes")
             _drive(experiment, parts, engine, population, logs, run, reporter or Silent(), stop)
+
+
+def _refuse_network(experiment: Experiment) -> None:
+    if experiment.runtime == "network":
+        raise InputError(
+            "runtime is 'network', where every agent is a process; gossamer launch, and launch --resume, run it"
+        )
 
 
 def _seed_by_seed(experiment: Experiment) -> bool:

@@ -41,7 +41,9 @@ class ThreadsEngine:
         self._experiment, self._parts = experiment, parts
         agents, environments = jax.tree.leaves(parts.tasks)[0].shape
         self._team: Team = (
-            _Peers(experiment, parts) if experiment.runtime == "threads" else _Central(experiment, parts)
+            _Central(experiment, parts)
+            if experiment.runtime in ("all_reduce", "a3c")
+            else _Peers(experiment, parts)
         )
         self._tally = Tally(self._team.places, agents, environments)
         self._early: deque[Happened] = deque()  # came while all were brought to a stand
@@ -218,8 +220,7 @@ class _Peers:
 
     def __init__(self, experiment: Experiment, parts: Parts):
         self._experiment, self._parts = experiment, parts
-        schedule = parts.schedule
-        self.in_step = schedule.synchronous and schedule.rule == "most_recent" and schedule.staleness == 0
+        self.in_step = parts.schedule.in_step
         self.places = [Place(agent, slice(None)) for agent in range(experiment.agents)]
 
     def begin(self, learners: list[Learner], workers: list[Worker]) -> None:

@@ -136,6 +136,31 @@ class Inbox:
             self._left[self._place[sender]] = True
             self._changes.announce()
 
+    def join(self, sender: int) -> None:
+        """The peer is there: wait for it, and average with it, again."""
+        with self._changes:
+            place = self._place[sender]
+            self._left[place] = self._given_up[place] = False
+            self._arrival[place], self._heard[place] = self._clock.now(), False
+            self._changes.announce()
+
+    def forget(self, sender: int) -> None:
+        """What a peer has sent counts no more: another process speaks for it now, and counts its updates anew."""
+        with self._changes:
+            place = self._place[sender]
+            self._messages[place].clear()
+            self._newest[place], self._read[place] = 0, -1
+            self._changes.announce()
+
+    def newest(self) -> dict[int, Message]:
+        """The newest message of each peer that one is held of, whether combined or not."""
+        with self._changes:
+            return {
+                sender: self._messages[place][-1].message
+                for sender, place in self._place.items()
+                if self._messages[place]
+            }
+
     def give_up(self, places: Places) -> None:
         """Wait no more for these peers until they are heard of again."""
         with self._changes:

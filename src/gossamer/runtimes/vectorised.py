@@ -51,7 +51,9 @@ class RoundRecord(NamedTuple):
     finite: Bool[Any, "seed agent"]
 
 
-@partial(jax.jit, static_argnames=("agents", "initial_parameters", "environment", "experience", "block"))
+@partial(
+    jax.jit, static_argnames=("agents", "initial_parameters", "environment", "experience", "block", "of")
+)
 def initialise(
     algorithm: Algorithm,
     seeds: Int[Array, " seed"],
@@ -63,8 +65,10 @@ def initialise(
     environment: Any = None,
     experience: Experience | None = None,
     block: int | None = None,
+    first: Int[Array, ""] | int = 0,
+    of: int | None = None,
 ) -> Population:
-    """A population before its first round.
+    """A population, or a part of one, before its first round.
 
     Args:
         algorithm: what every agent learns with.
@@ -77,10 +81,13 @@ def initialise(
         environment: the dynamics; none where environments are on the host.
         experience: how each agent collects.
         block: how many agents are made at once; all by default.
+        first: number of the first of them, where they are a part.
+        of: how many agents the whole population has; by default no others.
     """
     zero = jnp.zeros((), jnp.int32)
 
-    def one(seed: Array, agent: Array, _: Any, task: Any) -> tuple[Learner, Any]:
+    def one(seed: Array, place: Array, _: Any, task: Any) -> tuple[Learner, Any]:
+        agent = place + first
         source = agent if initial_parameters == "independent" else jnp.zeros_like(agent)
         learner = algorithm.init(agent_key(seed, source, zero))
         if experience is None:
@@ -92,7 +99,8 @@ def initialise(
     learners, environments = _for_all(one, seeds, agents, block or agents * len(seeds), (), tasks)
     if initial_parameters == "averaged":
         assert isinstance(algorithm, Averaging)  # ``build`` refuses any other
-        means = jax.vmap(partial(_mean_of_initial_messages, algorithm, jax.tree.leaves(tasks)[0].size))(seeds)
+        count = jax.tree.leaves(tasks)[0].size * (of or agents) // agents
+        means = jax.vmap(partial(_mean_of_initial_messages, algorithm, count))(seeds)
         learners = jax.vmap(jax.vmap(algorithm.absorb, in_axes=(0, None)))(learners, means)
     mail = ()
     if mailbox is not None:

@@ -101,6 +101,16 @@ class Schedule:
             and not self.absences
         )
 
+    @property
+    def in_step(self) -> bool:
+        """Whether agents that move in their own time all wait for their neighbours in every round.
+
+        Example:
+            >>> Schedule("most_recent", staleness=0).in_step, Schedule("most_recent", staleness=5).in_step
+            (True, False)
+        """
+        return self.synchronous and self.rule == "most_recent" and self.staleness == 0
+
 
 def _check_cycle(schedule: Schedule) -> None:
     if schedule.rule != "cycle":

@@ -1,0 +1,375 @@
+"""All agents of a population as processes of this machine: begun, watched, begun again when they die, and gathered.
+
+It is no centre: agents talk to each other only, and go on without it if it is told to let them.
+"""
+
+import logging
+import multiprocessing
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from gossamer.errors import InputError, require_at_least
+from gossamer.experiment import Experiment, build
+from gossamer.fleet.gather import gather
+from gossamer.fleet.member import Replaced, run_member
+from gossamer.fleet.membership import Fleet, Membership, default_names
+from gossamer.keys import create_authority, issue
+from gossamer.processes import available_cores, become_worker
+from gossamer.progress import Reporter, Silent, Status
+from gossamer.recording import NonFiniteParameters
+from gossamer.records import create_run, provenance, read_config, read_last_row, replace_config
+from gossamer.runtimes.network.compression import Compression
+from gossamer.serialization import from_data, to_data
+from gossamer.stopping import Interrupted, Stop, Unfinished, stop_requests
+
+_log = logging.getLogger(__name__)
+
+OBSERVER = "observer-status"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How processes are begun and looked after.
+
+    Raises:
+        InputError: a negative number of restarts.
+    """
+
+    compression: Compression = "none"
+    """How messages are written: none, float16, bfloat16 or int8, the latter with error feedback."""
+    tls: bool = False
+    """Whether agents talk by mutual TLS, with certificates made for this run."""
+    restarts: int = 3
+    """How often an agent that died is begun again."""
+
+    def __post_init__(self) -> None:
+        require_at_least("restarts", self.restarts, 0)
+
+
+def launch(
+    experiment: Experiment, out: Path, how: Launch | None = None, reporter: Reporter | None = None
+) -> Path:
+    """Run a population whose agents are processes, in a new folder.
+
+    Args:
+        experiment: what to run; its runtime becomes ``network``.
+        out: a folder that is new or empty. Each agent has one of its own in it; at the end all are gathered.
+        how: how processes are begun and looked after.
+        reporter: shows progress; nothing is shown by default.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: the experiment or the folder does not do; nothing is written then.
+        Interrupted: it was asked to stop; all agents have saved themselves.
+        AgentsFailed: agents died more often than they are begun again; the others went on to their end.
+    """
+    experiment, how = replace(experiment, runtime="network"), how or Launch()
+    if experiment.seeds != 1:
+        raise InputError(
+            f"seeds is {experiment.seeds}; a launch runs one seed at a time, give seeds 1 and a seed"
+        )
+    build(experiment)
+    names = default_names(experiment.agents)
+    observers = (OBSERVER,) if how.tls else ()
+    fleet = Fleet(secrets.token_hex(16), names, observers=observers)
+    create_run(
+        out,
+        {
+            "experiment": to_data(experiment),
+            "fleet": {"run": fleet.run, "names": list(names), "observers": list(observers)},
+            "launch": asdict(how),
+            "resume": "learner-exact",
+            "provenance": provenance(),
+        },
+    )
+    if how.tls:
+        create_authority(out / KEYS, fleet.run)
+        for name in (*names, *observers):
+            issue(out / KEYS, name)
+    return _supervise(experiment, fleet, how, out, reporter or Silent())
+
+
+def resume_launch(out: Path, rounds: int | None = None, reporter: Reporter | None = None) -> Path:
+    """Go on with a launch whose processes have ended, each agent from its newest checkpoint.
+
+    Raises:
+        InputError: the folder holds no launch.
+        Interrupted, AgentsFailed: as ``launch``.
+    """
+    experiment, fleet, how = load_launch(out)
+    if rounds is not None:
+        experiment = replace(experiment, rounds=rounds)
+        replace_config(out, {**read_config(out), "experiment": to_data(experiment)})
+    return _supervise(experiment, fleet, how, out, reporter or Silent())
+
+
+def load_launch(out: Path) -> tuple[Experiment, Fleet, Launch]:
+    """What a folder was launched with.
+
+    Raises:
+        InputError: the folder holds no launch.
+    """
+    config = read_config(out)
+    if "fleet" not in config:
+        raise InputError(f"{out} holds no launch; give a folder that gossamer launch wrote")
+    fleet = config["fleet"]
+    return (
+        from_data(config["experiment"]),
+        Fleet(
+            fleet["run"],
+            tuple(fleet["names"]),
+            addresses=fleet.get("addresses", {}),
+            observers=tuple(fleet["observers"]),
+        ),
+        Launch(**config["launch"]),
+    )
+
+
+def agent_folder(out: Path, name: str) -> Path:
+    """Where an agent of a launch writes."""
+    return out / "agents" / name
+
+
+def _output(out: Path, name: str) -> Path:
+    """What an agent's process has said."""
+    return out / "agents" / f"{name}.log"
+
+
+class AgentsFailed(Unfinished):
+    """Agents died more often than they are begun again; the message names them and what they wrote last."""
+
+
+@dataclass
+class _Running:
+    """One agent's process, and how often it was begun."""
+
+    name: str
+    process: BaseProcess | None = None
+    begun: int = 0
+    failed: bool = False
+    finished: bool = False
+
+
+@dataclass
+class Supervisor:
+    """Begins agents' processes on this machine, and knows which of them live.
+
+    Args:
+        experiment: of the whole population.
+        fleet: names and addresses.
+        how: what all agents have in common.
+        out: the run's folder.
+    """
+
+    experiment: Experiment
+    fleet: Fleet
+    how: Launch
+    out: Path
+    _cores: list[int] = field(default_factory=available_cores)
+
+    def begin(self, name: str, begins_with: Any) -> BaseProcess:
+        """A process for one agent."""
+        number = self.fleet.number(name)
+        links = build(self.experiment).links
+        near = self.fleet.neighbours(links, name)
+        listen = self.fleet.addresses[name]
+        # Who begins again must be found by those that are there, and find them: of two neighbours one connects, and
+        # keeps trying. Either would do; the later number finds the earlier there more often.
+        connect = tuple(self.fleet.addresses[each] for each in near if self.fleet.number(each) < number)
+        membership = Membership(
+            self.fleet,
+            name,
+            (listen,),
+            connect,
+            keys=str(self.out / KEYS) if self.how.tls else None,
+            compression=self.how.compression,
+            begins_with=begins_with,
+        )
+        process = multiprocessing.get_context("spawn").Process(
+            target=_be_agent,
+            args=(
+                self.experiment,
+                membership,
+                agent_folder(self.out, name),
+                self._cores[number % len(self._cores)],
+            ),
+            name=name,
+        )
+        with _light_processes(self.out):
+            process.start()
+        return process
+
+
+def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, reporter: Reporter) -> Path:
+    fleet = replace(fleet, addresses=_addresses(fleet.names, how.tls))
+    _write_addresses(out, fleet)
+    supervisor = Supervisor(experiment, fleet, how, out)
+    agents = [_Running(name) for name in fleet.names]
+    with stop_requests() as stop, reporter, ExitStack() as stack:
+        stack.callback(_end_all, agents)
+        for each in agents:
+            each.process, each.begun = supervisor.begin(each.name, "own"), 1
+        folders = [agent_folder(out, name) for name in fleet.names]
+        _watch(agents, supervisor, stop, _Progress(reporter, experiment, folders).show)
+    if stop:
+        raise Interrupted(
+            f"stopped, all agents have saved themselves; go on with: gossamer launch --resume {out}"
+        )
+    failed = [each.name for each in agents if each.failed]
+    if failed:
+        raise AgentsFailed(
+            f"{', '.join(failed)} died {how.restarts + 1} times; what they said is in "
+            f"{_output(out, failed[0])}, and gossamer launch --resume {out} begins them again"
+        )
+    gather([agent_folder(out, name) for name in fleet.names], out)
+    return out
+
+
+def _watch(agents: Sequence[_Running], supervisor: Supervisor, stop: Stop, show: Callable[[], None]) -> None:
+    """Until every process has ended; one that died is begun again, as long as that is allowed."""
+    while living := [each for each in agents if each.process is not None]:
+        wait([each.process.sentinel for each in living if each.process is not None], timeout=_LOOK_AGAIN)
+        show()
+        if stop:
+            return
+        for each in living:
+            assert each.process is not None
+            if each.process.is_alive():
+                continue
+            code, each.process = each.process.exitcode, None
+            if code == 0:
+                each.finished = True
+            elif each.begun > supervisor.how.restarts:
+                each.failed = True
+                _log.error("%s died (exit status %s) and is not begun again", each.name, code)
+            else:
+                _log.warning("%s died (exit status %s) and is begun again", each.name, code)
+                each.process, each.begun = supervisor.begin(each.name, "newest"), each.begun + 1
+
+
+def _end_all(agents: Sequence[_Running]) -> None:
+    """Ask every process to save itself, and wait until it has."""
+    processes = [each.process for each in agents if each.process is not None]
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(_SAVE_SECONDS)
+        if process.is_alive():
+            _log.error("%s did not end in %g s and is killed", process.name, _SAVE_SECONDS)
+            process.kill()
+            process.join()
+
+
+def _be_agent(experiment: Experiment, membership: Membership, folder: Path, core: int) -> None:
+    """The life of one process."""
+    become_worker(core)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with stop_requests() as stop:
+        _write_output_to(folder.parent / f"{membership.name}.log")
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.getLogger("absl").setLevel(logging.WARNING)  # of every checkpoint Orbax tells a page
+        try:
+            run_member(experiment, membership, folder, stop)
+        except (Interrupted, Replaced) as end:
+            logging.getLogger(__name__).info("%s", end)
+            sys.exit(130)
+        except NonFiniteParameters as end:
+            logging.getLogger(__name__).error("%s", end)
+            sys.exit(1)
+
+
+def _write_output_to(path: Path) -> None:
+    """All that the process says, that of libraries too."""
+    with path.open("ab") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+
+
+@contextmanager
+def _light_processes(out: Path) -> Any:
+    """Children keep to one thread for arithmetic, and share what they compile: the second start is cheap."""
+    wanted = {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip(),
+        "OMP_NUM_THREADS": "1",
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
+            "JAX_COMPILATION_CACHE_DIR", str((out / "compiled").absolute())
+        ),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _addresses(names: Sequence[str], tls: bool) -> dict[str, str]:
+    """A free port of this machine for each; held until all are known, so that they differ."""
+    protocol = "tls" if tls else "tcp"
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in names]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return {
+            name: f"{protocol}/127.0.0.1:{each.getsockname()[1]}"
+            for name, each in zip(names, sockets, strict=True)
+        }
+
+
+def _write_addresses(out: Path, fleet: Fleet) -> None:
+    config = read_config(out)
+    config["fleet"]["addresses"] = dict(fleet.addresses)
+    replace_config(out, config)
+
+
+class _Progress:
+    """Shows where the agents stand, by the last line of the metrics of each.
+
+    Args:
+        reporter: how it is shown.
+        experiment: how many rounds there are.
+        folders: of all agents.
+    """
+
+    def __init__(self, reporter: Reporter, experiment: Experiment, folders: Sequence[Path]):
+        self._reporter, self._experiment = reporter, experiment
+        self._folders, self._shown = folders, 0
+
+    def show(self) -> None:
+        """Show it if the slowest agent has made a round more."""
+        rows = [row for each in self._folders if (row := read_last_row(each / "metrics.jsonl"))]
+        slowest = min((row["round"] for row in rows), default=0)
+        if slowest <= self._shown:
+            return
+        self._shown = slowest
+        returns = [row["episodic_return"] for row in rows if row["episodic_return"] is not None]
+        seconds = max(row["time"]["seconds"] for row in rows)
+        self._reporter.show(
+            Status(
+                round=slowest,
+                rounds=self._experiment.rounds,
+                env_steps_per_second=sum(row["time"]["env_steps_per_second"] for row in rows),
+                mean_return=sum(returns) / len(returns) if returns else None,
+                consensus_distance=max(row["consensus_distance"] for row in rows),
+                seconds_left=(self._experiment.rounds - slowest) * seconds / slowest,
+            )
+        )
+
+
+KEYS = "keys"
+_LOOK_AGAIN = 0.2  # seconds between looks at progress and requests to stop
+_SAVE_SECONDS = 60.0

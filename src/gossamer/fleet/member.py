@@ -1,0 +1,434 @@
+"""One agent of a population as a process: it learns, talks to its neighbours, writes its own folder, and resumes.
+
+Nobody else is needed: what others do is known only from their messages.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from gossamer import checkpoints
+from gossamer.engines.tally import Place, Tally
+from gossamer.engines.workers import Worker
+from gossamer.errors import InputError
+from gossamer.experiment import Experiment, Parts, build, initial_population
+from gossamer.fleet.membership import Membership
+from gossamer.keys import check
+from gossamer.progress import Reporter, Silent, Status
+from gossamer.recording import NonFiniteParameters, RunLog, Timed, Totals, record_rows
+from gossamer.records import create_run, provenance, read_config, write_json
+from gossamer.runtimes.clock import MonotonicClock
+from gossamer.runtimes.inbox import Inbox
+from gossamer.runtimes.network.intake import Intake, OwnName
+from gossamer.runtimes.network.post import NetworkPost, Outbox, Voice
+from gossamer.runtimes.network.refusals import Refusals
+from gossamer.runtimes.network.schema import Schema
+from gossamer.runtimes.network.security import Access, Credentials, zenoh_config
+from gossamer.runtimes.network.session import Session
+from gossamer.runtimes.network.wire import Expected, message_bytes
+from gossamer.runtimes.peers import Neighbourhood, Peer, Update
+from gossamer.runtimes.single import spread_alone
+from gossamer.serialization import from_data, to_data
+from gossamer.stopping import Interrupted, Stop, Unfinished
+from gossamer.types import Learner
+
+_log = logging.getLogger(__name__)
+
+
+class Replaced(Unfinished):
+    """Another process speaks for the agent now; this one has ended and written nothing more."""
+
+
+class State(NamedTuple):
+    """What a checkpoint of one agent holds."""
+
+    learner: Learner
+    environments: Any
+    uncounted: Any  # of updates that no line of the metrics has yet
+
+
+def run_member(
+    experiment: Experiment,
+    membership: Membership,
+    folder: Path,
+    stop: Stop,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Be one agent, from joining to leaving; goes on where the folder's newest checkpoint stands.
+
+    Args:
+        experiment: that of the whole population, the same for all agents.
+        membership: which agent this is, and how it is reached.
+        folder: where its metrics and checkpoints are, or will be.
+        stop: asks it to save itself and leave.
+        reporter: shows progress; nothing is shown by default.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        InputError: the experiment, the membership, the certificates or the folder do not do.
+        Interrupted: it was asked to stop, and has saved itself.
+        Replaced: another process speaks for the agent.
+        NonFiniteParameters: learning diverged; the last checkpoint is kept.
+    """
+    parts = build(experiment)
+    if len(membership.fleet.names) != experiment.agents:
+        raise InputError(
+            f"the fleet has {len(membership.fleet.names)} names; agents is {experiment.agents}, and each needs one"
+        )
+    credentials = None
+    if membership.keys is not None:
+        credentials = Credentials.of(check(Path(membership.keys), membership.name))
+    _require_folder(folder, experiment, membership)
+    with _Agent(experiment, parts, membership, credentials, folder, stop, reporter or Silent()) as agent:
+        agent.run()
+    return folder
+
+
+def load_membership(folder: Path) -> tuple[Experiment, str]:
+    """The experiment of an agent's folder, and the agent's name.
+
+    Raises:
+        InputError: it is no folder of an agent.
+    """
+    config = read_config(folder)
+    experiment, agent = from_data(config.get("experiment")), config.get("agent")
+    if not isinstance(experiment, Experiment) or not isinstance(agent, dict):
+        raise InputError(f"{folder} holds no agent of a fleet; give a folder that gossamer agent wrote")
+    return experiment, agent["name"]
+
+
+def state_like(experiment: Experiment, parts: Parts, number: int) -> State:
+    """What a checkpoint of an agent looks like."""
+    worker = Worker(parts, number, _tasks_of(parts, number))
+    try:
+        population = initial_population(parts.algorithm, experiment, None, parts.tasks, only=number)
+        worker.start(jax.tree.map(lambda leaf: leaf[0, 0], population.environments))
+        learner = jax.tree.map(lambda leaf: leaf[0, 0], population.learner)
+        return State(learner, worker.state(), _tally(parts).state())
+    finally:
+        worker.close()
+
+
+class _Agent:
+    """Everything that one agent is made of, while it lives."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        parts: Parts,
+        membership: Membership,
+        credentials: Credentials | None,
+        folder: Path,
+        stop: Stop,
+        reporter: Reporter,
+    ):
+        self._experiment, self._parts, self._membership = experiment, parts, membership
+        self._folder, self._stop, self._reporter = folder, stop, reporter
+        self._number, self._space = membership.number, membership.fleet.space
+        self._replaced = False
+        self._began = time.monotonic()
+        self._worker = Worker(parts, self._number, _tasks_of(parts, self._number))
+        self._one = parts._replace(task_index=parts.task_index[self._number : self._number + 1])
+        self._tally = _tally(parts)
+        self._learner, self._done, totals, offset = self._restore()
+        self._log = RunLog(folder, totals, offset, experiment.keep_best)
+        self._incarnation = max(time.time_ns(), _last_incarnation(folder) + 1)
+        write_json(folder / _PROCESS, {"incarnation": self._incarnation, "pid": os.getpid()})
+        self.refusals = Refusals()
+        self._open(credentials)
+        self._saved = self._done
+        self._counted = time.monotonic()
+
+    def __enter__(self) -> "_Agent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._outbox.silence()
+        self._session.close()
+        self._log.close()
+        self._worker.close()
+
+    def run(self) -> None:
+        """All rounds, then leave."""
+        self._begin()
+        learner, done = self._learner, self._done
+        with self._reporter:
+            learner, done = self._peer.run(learner, done, self._experiment.rounds, self, self._report)
+        if self._replaced:
+            raise Replaced(f"another process speaks for {self._membership.name}; this one has ended")
+        if done != self._saved:
+            self._save(learner, done)
+        if done < self._experiment.rounds:
+            raise Interrupted(
+                f"{self._membership.name} stopped after round {done} of {self._experiment.rounds}, everything "
+                "saved; the same command goes on"
+            )
+
+    def enter(self, done: int) -> bool:
+        """Whether the next round may begin."""
+        return not self._stop
+
+    def hurries(self) -> bool:
+        """Whether nobody should wait for messages any more."""
+        return bool(self._stop)
+
+    def _open(self, credentials: Credentials | None) -> None:
+        """The way in and out, declared but not shown yet."""
+        experiment, parts, membership, fleet = (
+            self._experiment,
+            self._parts,
+            self._membership,
+            self._membership.fleet,
+        )
+        in_step, schedule, seed = parts.schedule.in_step, parts.schedule, int(parts.seeds[0])
+        neighbourhood = Neighbourhood.of(parts.links, self._number)
+        names = fleet.neighbours(parts.links, membership.name)
+        numbers = {name: fleet.number(name) for name in names}
+        schema = Schema.of(jax.eval_shape(parts.algorithm.message, self._learner))
+        limit = message_bytes(schema, membership.compression)
+        access = None
+        if credentials is not None:
+            access = Access(fleet.run, membership.name, (membership.name, *names), fleet.observers)
+        self._session = Session(
+            zenoh_config(
+                membership.listen,
+                membership.connect,
+                credentials,
+                access,
+                insecure=membership.insecure,
+                largest_message=max(limit, _LEAST_LIMIT),
+            )
+        )
+        clock = MonotonicClock()
+        # In step, a neighbour may be ahead: its next message must not overwrite the one that is due.
+        self._inbox = Inbox(neighbourhood.senders, clock, None if in_step else 1)
+        expected = Expected(bytes.fromhex(fleet.run), schema, membership.compression, limit)
+        heard = frozenset(neighbourhood.senders)
+        self._intake = Intake(
+            self._number, self._inbox, expected, self._space, numbers, heard, schedule, seed, self.refusals
+        )
+        voice = Voice(self._number, expected.run, self._incarnation, schema, membership.compression)
+        keys = [self._space.message(membership.name, phase) for phase in range(parts.links.period)]
+        self._outbox = Outbox(
+            voice,
+            [self._session.publisher(key, lossless=in_step) for key in keys],
+            [self._session.publisher(key, lossless=True) for key in keys],
+            in_step,
+        )
+        self._withdraw: Callable[[], None] = lambda: None
+        post = NetworkPost(
+            self._outbox,
+            parts.links,
+            self._number,
+            schedule,
+            seed,
+            self._intake.present,
+            self._join,
+            lambda: self._withdraw(),
+        )
+        self._peer = Peer(
+            neighbourhood,
+            self._worker,
+            self._inbox,
+            post,
+            clock,
+            schedule,
+            experiment.patience,
+            in_step,
+        )
+        self._ended = threading.Event()
+        self._listen(parts, names, heard)
+
+    def _listen(self, parts: Parts, names: tuple[str, ...], heard: frozenset[int]) -> None:
+        session, space, links = self._session, self._space, parts.links
+        for name in names:
+            sender = self._membership.fleet.number(name)
+            edge = (links.receiver == self._number) & (links.sender == sender)
+            for phase in range(links.period):
+                if links.weight[phase, edge].any():
+                    session.subscribe(
+                        space.message(name, phase), self._intake.receive, parts.schedule.in_step
+                    )
+            session.watch_tokens(space.alive(name), self._intake.appeared, self._intake.gone)
+        own = OwnName(space, self._incarnation, self._end_as_replaced)
+        session.watch_tokens(space.alive(self._membership.name), own.appeared, own.gone)
+        session.answer(space.newest(self._membership.name), self._outbox.newest)
+        session.answer(space.status(self._membership.name), lambda: json.dumps(self.status()).encode())
+        # A signal sets a flag; whoever waits for messages is told of it from here.
+        threading.Thread(target=self._watch_stop, daemon=True, name="watches for a stop").start()
+
+    def _join(self) -> None:
+        """Show that the agent is there; in step, all neighbours must be there before the first message goes out."""
+        self._withdraw = self._session.declare_token(
+            self._space.alive(self._membership.name, self._incarnation)
+        )
+        if self._parts.schedule.in_step:
+            missing = self._intake.wait_for_all(
+                time.monotonic() + self._experiment.patience.first, lambda: bool(self._stop)
+            )
+            if missing and not self._stop:
+                names = ", ".join(self._membership.fleet.names[number] for number in sorted(missing))
+                _log.warning("%s begins without %s, who did not come", self._membership.name, names)
+
+    def _begin(self) -> None:
+        """Learn what neighbours have, and take it over where the choice is so."""
+        begins_with = self._membership.begins_with
+        if begins_with == "own":
+            return
+        for key, data in self._session.ask(self._space.newest(), _ASK_SECONDS).items():
+            self._intake.receive_answer(key, data)
+        held = self._inbox.look()
+        furthest = int(held.version.max(initial=0))
+        if furthest > self._done or (begins_with == "neighbours" and furthest):
+            self._learner, self._done = self._peer.take_over(self._learner, self._done)
+            _log.info("%s begins with a neighbour's parameters of update %d", self._membership.name, furthest)
+
+    def _report(self, update: Update, learner: Learner) -> None:
+        """After each round: count it, and write what is due."""
+        self._tally.add(update._replace(agent=0))
+        self._learner, self._done = learner, update.version
+        if self._tally.count >= self._experiment.record_every:
+            self._write(learner, update.version)
+        if update.version % self._experiment.checkpoint_every == 0 and not self._replaced:
+            self._save(learner, update.version)
+
+    def _write(self, learner: Learner, done: int) -> None:
+        rounds, now = self._tally.count, time.monotonic()
+        message = self._parts.algorithm.message(learner)
+        distance, finite = jax.device_get(spread_alone((message, *self._inbox.newest().values())))
+        report = self._tally.report(rounds, float(distance), finite[:1])
+        seconds, self._counted = now - self._counted, now
+        self._log.append(record_rows(self._one, [Timed(report, seconds)], 0, done - rounds, self._log.totals))
+        if not finite[0]:
+            raise NonFiniteParameters(
+                f"{self._membership.name} has parameters that are not finite in round {done}; it stopped, and its "
+                f"checkpoint of round {self._saved} in {self._folder} is kept (a lower learning rate may help)"
+            )
+        self._reporter.show(_progress(self._experiment, report, done, float(distance), seconds))
+
+    def _save(self, learner: Learner, done: int) -> None:
+        self._log.save(done, tuple(State(learner, self._worker.state(), self._tally.state())))
+        self._saved = done
+
+    def _restore(self) -> tuple[Learner, int, Totals, int]:
+        """Learner, updates, what was used, and the length of the metrics, at the newest checkpoint or the beginning."""
+        like = state_like(self._experiment, self._parts, self._number)
+        store = self._folder / "checkpoints"
+        if not checkpoints.rounds(store):
+            self._worker.start(like.environments) if self._worker.remembers else self._worker.start(())
+            return like.learner, 0, Totals(), 0
+        saved = checkpoints.restore_newest(store, tuple(like))
+        state = State(*saved.state)
+        self._worker.restore(state.environments)
+        self._tally.restore(state.uncounted)
+        totals = Totals(saved.metadata["env_steps"], saved.metadata["seconds"])
+        return state.learner, saved.round, totals, saved.metadata["metrics_offset"]
+
+    def status(self) -> dict[str, Any]:
+        """How the agent is, as plain data: for whoever asks."""
+        held, now = self._intake.last(), time.time()
+        fleet, present = self._membership.fleet, self._intake.present()
+        return {
+            "name": self._membership.name,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "incarnation": self._incarnation,
+            "round": self._done,
+            "rounds": self._experiment.rounds,
+            "seconds": time.monotonic() - self._began,
+            "hears": {
+                fleet.names[sender]: {
+                    "present": sender in present,
+                    "round": held[sender].version if sender in held else None,
+                    "age_seconds": now - held[sender].at if sender in held else None,
+                }
+                for sender in Neighbourhood.of(self._parts.links, self._number).senders
+            },
+            "refused": self.refusals.counts(),
+        }
+
+    def _end_as_replaced(self) -> None:
+        self._replaced = True
+        self._outbox.silence()
+        self._stop.requested = True
+        self._inbox.wake()
+
+    def _watch_stop(self) -> None:
+        while not self._ended.wait(_LOOK_AGAIN):
+            if self._stop:
+                self._inbox.wake()
+                self._intake.wake()
+
+
+def _tally(parts: Parts) -> Tally:
+    environments = jax.tree.leaves(parts.tasks)[0].shape[1]
+    return Tally([Place(0, slice(None))], 1, environments)
+
+
+def _tasks_of(parts: Parts, number: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[number], parts.tasks)
+
+
+def _require_folder(folder: Path, experiment: Experiment, membership: Membership) -> None:
+    """A new folder, or one of just this agent of just this run."""
+    if not (folder / "config.json").exists():
+        agent = {**asdict(membership), "number": membership.number}
+        create_run(
+            folder,
+            {
+                "experiment": to_data(experiment),
+                "agent": json.loads(json.dumps(agent, default=_plain)),
+                "resume": "learner-exact",
+                "provenance": provenance(),
+            },
+        )
+        return
+    held, name = load_membership(folder)
+    if name != membership.name or _without_length(held) != _without_length(experiment):
+        raise InputError(
+            f"{folder} holds {name} of another run; give another folder, or the same name and experiment"
+        )
+
+
+def _without_length(experiment: Experiment) -> Any:
+    return {name: value for name, value in to_data(experiment).items() if name != "rounds"}
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def _last_incarnation(folder: Path) -> int:
+    path = folder / _PROCESS
+    return json.loads(path.read_text())["incarnation"] if path.exists() else 0
+
+
+def _progress(experiment: Experiment, report: Any, done: int, distance: float, seconds: float) -> Status:
+    finished = report.record.agents.finished
+    episodes = finished.episodes.sum()
+    return Status(
+        round=done,
+        rounds=experiment.rounds,
+        env_steps_per_second=float(report.record.agents.env_steps.sum()) / max(seconds, 1e-9),
+        mean_return=float(finished.returns.sum() / episodes) if episodes else None,
+        consensus_distance=distance,
+        seconds_left=(experiment.rounds - done) * seconds / max(report.rounds, 1),
+    )
+
+
+_PROCESS = "process.json"
+_ASK_SECONDS = 2.0
+_LOOK_AGAIN = 0.2  # seconds between looks at whether a stop was asked for
+_LEAST_LIMIT = 65536  # bytes: answers about an agent's status must pass too

@@ -1,0 +1,157 @@
+"""How the agents of a run are, asked of themselves: who lives, how old what they heard is, how far apart they are."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.table import Table
+
+from gossamer.errors import InputError
+from gossamer.experiment import Experiment, build
+from gossamer.fleet.launch import KEYS, OBSERVER, load_launch
+from gossamer.fleet.membership import Fleet
+from gossamer.keys import check
+from gossamer.runtimes.network.compression import Compression
+from gossamer.runtimes.network.schema import Schema
+from gossamer.runtimes.network.security import Access, Credentials, zenoh_config
+from gossamer.runtimes.network.session import Session
+from gossamer.runtimes.network.wire import Expected, Refused, decode, message_bytes
+from gossamer.runtimes.single import spread_alone
+
+
+@dataclass(frozen=True)
+class FleetStatus:
+    """What agents have answered."""
+
+    answers: dict[str, dict[str, Any]]
+    """What each said of itself, by name; who did not answer is missing."""
+    consensus_distance: float | None
+    """Root mean square distance of their newest messages to the mean of these; None with fewer than two."""
+    silent: tuple[str, ...] = field(default_factory=tuple)
+    """Who did not answer."""
+
+
+def ask_launch(run: Path, seconds: float = 3.0) -> FleetStatus:
+    """The status of the agents that ``gossamer launch`` began.
+
+    Args:
+        run: the folder of the launch.
+        seconds: how long answers are waited for, at most.
+
+    Raises:
+        InputError: the folder holds no launch.
+    """
+    experiment, fleet, how = load_launch(run)
+    credentials = Credentials.of(check(run / KEYS, OBSERVER)) if how.tls else None
+    return ask(experiment, fleet, how.compression, credentials, OBSERVER, seconds)
+
+
+def ask(
+    experiment: Experiment,
+    fleet: Fleet,
+    compression: Compression,
+    credentials: Credentials | None,
+    observer: str,
+    seconds: float = 3.0,
+) -> FleetStatus:
+    """Ask all agents of a fleet that have an address.
+
+    Args:
+        experiment: that of the fleet.
+        fleet: names and addresses.
+        compression: how its messages are written.
+        credentials: of the observer; None for plaintext.
+        observer: the name in its certificate.
+        seconds: how long answers are waited for, at most.
+
+    Raises:
+        InputError: the fleet has no address, or the certificates do not do.
+    """
+    if not fleet.addresses:
+        raise InputError("no agent of the fleet has an address; without one there is nobody to ask")
+    parts = build(experiment)
+    learner = jax.eval_shape(parts.algorithm.init, jax.random.key(0))
+    schema = Schema.of(jax.eval_shape(parts.algorithm.message, learner))
+    limit = message_bytes(schema, compression)
+    expected = Expected(bytes.fromhex(fleet.run), schema, compression, limit)
+    access = None if credentials is None else Access(fleet.run, observer, fleet.names, (observer,))
+    insecure = credentials is None
+    config = zenoh_config(
+        (), tuple(fleet.addresses.values()), credentials, access, insecure, max(limit, _LEAST_LIMIT)
+    )
+    session = Session(config)
+    try:
+        answers = _answers(session, fleet, seconds)
+        messages = _messages(session, fleet, expected, min(seconds, 1.0)) if len(answers) > 1 else []
+    finally:
+        session.close()
+    distance = None
+    if len(messages) > 1:
+        distance = float(jax.device_get(spread_alone(tuple(messages))[0]))
+    silent = tuple(name for name in fleet.names if name not in answers)
+    return FleetStatus(answers, distance, silent)
+
+
+def table(status: FleetStatus) -> Table:
+    """A line for each agent."""
+    shown = Table(title=_title(status))
+    for name in ("agent", "host", "round", "hears (age of the last message)", "refused"):
+        shown.add_column(name)
+    for name, answer in sorted(status.answers.items()):
+        shown.add_row(
+            name,
+            f"{answer['host']} ({answer['pid']})",
+            f"{answer['round']}/{answer['rounds']}",
+            ", ".join(_edge(each, edge) for each, edge in answer["hears"].items()) or "nobody",
+            ", ".join(f"{reason} {sum(who.values())}" for reason, who in answer["refused"].items()) or "-",
+        )
+    for name in status.silent:
+        shown.add_row(name, "no answer", "", "", "")
+    return shown
+
+
+def _title(status: FleetStatus) -> str:
+    known = len(status.answers) + len(status.silent)
+    distance = (
+        "" if status.consensus_distance is None else f", consensus distance {status.consensus_distance:.4g}"
+    )
+    return f"{len(status.answers)} of {known} agents answer{distance}"
+
+
+def _edge(name: str, edge: dict[str, Any]) -> str:
+    if edge["round"] is None:
+        return f"{name}: {'nothing yet' if edge['present'] else 'not there'}"
+    gone = "" if edge["present"] else ", gone"
+    return f"{name}: {edge['age_seconds']:.1f} s, round {edge['round']}{gone}"
+
+
+def _answers(session: Session, fleet: Fleet, seconds: float) -> dict[str, dict[str, Any]]:
+    """Asked again until all have answered: connections may not stand yet."""
+    until, found = time.monotonic() + seconds, {}
+    while True:
+        for key, data in session.ask(fleet.space.status(), min(1.0, seconds)).items():
+            name = key.rpartition("/")[2]
+            if name in fleet.names:
+                found[name] = json.loads(data)
+        if found.keys() >= set(fleet.addresses) or time.monotonic() >= until:
+            return found
+        time.sleep(_BETWEEN)
+
+
+def _messages(session: Session, fleet: Fleet, expected: Expected, seconds: float) -> list[Any]:
+    found = []
+    for data in session.ask(fleet.space.newest(), seconds).values():
+        try:
+            _, leaves = decode(data, expected)
+        except Refused:
+            continue  # what an agent says that is no message is no part of any mean
+        found.append(expected.schema.tree([np.array(leaf) for leaf in leaves]))
+    return found
+
+
+_BETWEEN = 0.1  # seconds between two questions
+_LEAST_LIMIT = 65536  # bytes: answers about an agent's status must pass

@@ -1,0 +1,189 @@
+"""How one agent's messages leave it: handed to a thread, so that learning never waits for the network.
+
+Who hears them, and what becomes of them there, is not known here.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gossamer.runtimes.inbox import Envelope
+from gossamer.runtimes.network.compression import Compression, Compressor
+from gossamer.runtimes.network.schema import Schema
+from gossamer.runtimes.network.session import Publisher
+from gossamer.runtimes.network.wire import Header, Kind, encode
+from gossamer.schedules import Links, Schedule
+from gossamer.schedules.draws import link_fails
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Whose messages these are, and how they are written."""
+
+    agent: int
+    run: bytes
+    """Whose population, 16 bytes."""
+    incarnation: int
+    """Number of this process among those that have spoken for the agent."""
+    schema: Schema
+    compression: Compression
+
+
+class Outbox:
+    """Writes and publishes messages one after the other, in a thread of its own.
+
+    Args:
+        voice: whose they are.
+        publishers: one for each phase of the graph.
+        farewells: as many that never drop anything.
+        in_step: whether every message goes out; else a newer one takes the place of one that waits.
+    """
+
+    def __init__(
+        self, voice: Voice, publishers: Sequence[Publisher], farewells: Sequence[Publisher], in_step: bool
+    ):
+        self._voice, self._publishers, self._farewells = voice, publishers, farewells
+        self._compressor = Compressor(voice.compression, voice.schema)
+        self._changed = threading.Condition()
+        self._waiting: deque[Envelope] = deque(maxlen=None if in_step else 1)
+        self._busy, self._closed = False, False
+        self._version, self._newest = 0, None
+        self.busy_seconds = 0.0
+        self._thread = threading.Thread(target=self._run, daemon=True, name="outbox")
+        self._thread.start()
+
+    def put(self, envelope: Envelope) -> bool:
+        """Leave a message to be sent; False if it took the place of one that had not gone out."""
+        with self._changed:
+            room = self._waiting.maxlen is None or not self._waiting
+            self._waiting.append(envelope)
+            self._changed.notify_all()
+            return room
+
+    def newest(self) -> bytes | None:
+        """The message that was sent last, as it was sent."""
+        with self._changed:
+            return self._newest
+
+    def close(self, seconds: float) -> None:
+        """Send what waits, then say farewell.
+
+        Args:
+            seconds: how long that may take.
+        """
+        with self._changed:
+            sent = self._changed.wait_for(lambda: not self._waiting and not self._busy, seconds)
+            self._closed = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        if not sent:
+            _log.warning("the last messages of agent %d did not go out in %g s", self._voice.agent, seconds)
+            return
+        self._thread.join()
+        farewell = encode(
+            self._header(Kind.farewell, self._version), self._voice.schema, self._voice.compression
+        )
+        for publisher in self._farewells:
+            publisher.put(farewell)
+
+    def silence(self) -> None:
+        """Send nothing more, no farewell either: another process speaks for the agent."""
+        with self._changed:
+            self._closed = True
+            self._waiting.clear()
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while (envelope := self._next()) is not None:
+            try:
+                self._publish(envelope)
+            except Exception:  # a message that cannot be sent must not end those after it
+                _log.exception("update %d of agent %d was not sent", envelope.version, self._voice.agent)
+
+    def _next(self) -> Envelope | None:
+        with self._changed:
+            self._busy = False
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if not self._waiting:
+                return None
+            self._busy = True
+            return self._waiting.popleft()
+
+    def _publish(self, envelope: Envelope) -> None:
+        began = time.thread_time()
+        voice = self._voice
+        parts = self._compressor.compress(voice.schema.leaves(envelope.message))
+        header = self._header(Kind.parameters, envelope.version)
+        data = encode(header, voice.schema, voice.compression, parts)
+        self._publishers[(envelope.version - 1) % len(self._publishers)].put(data)
+        with self._changed:
+            self._version, self._newest = envelope.version, data
+        self.busy_seconds += time.thread_time() - began
+
+    def _header(self, kind: Kind, version: int) -> Header:
+        voice = self._voice
+        return Header(kind, voice.run, voice.agent, voice.incarnation, version, time.time())
+
+
+class NetworkPost:
+    """Sends an agent's messages to those of its out-peers that are there.
+
+    Args:
+        outbox: of the agent.
+        links: who hears whom.
+        agent: whose messages they are.
+        schedule: how often links fail.
+        seed: of which messages they lose.
+        present: the neighbours that are there.
+        join: shows that the agent is there, and waits for others where it must; called before the first message.
+        leave: withdraws that.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        links: Links,
+        agent: int,
+        schedule: Schedule,
+        seed: int,
+        present: Callable[[], frozenset[int]],
+        join: Callable[[], None],
+        leave: Callable[[], None],
+    ):
+        self._outbox, self._links, self._agent = outbox, links, agent
+        self._edges = np.flatnonzero(links.sender == agent)
+        self._schedule, self._seed, self._present = schedule, seed, present
+        self._join, self._leave = join, leave
+        self._joined = False
+
+    def send(self, envelope: Envelope) -> tuple[int, int]:
+        """Leave a message to be sent: how many hear it, and how many of them a failing link keeps it from."""
+        if not self._joined:
+            self._joined = True
+            self._join()
+        kept = self._outbox.put(envelope)
+        phase = (envelope.version - 1) % self._links.period
+        edges = self._edges[self._links.weight[phase, self._edges] > 0]
+        receivers = sorted(set(self._links.receiver[edges].tolist()) & self._present())
+        fails = link_fails(
+            self._schedule, self._seed, self._agent, np.array(receivers, np.int64), envelope.version
+        )
+        # A message that is overtaken before it goes out is lost to everybody.
+        return len(receivers), int(np.sum(fails)) if kept else len(receivers)
+
+    def leave(self, agent: int) -> None:
+        """Send what waits, say farewell, and be there no more."""
+        del agent  # there is only one
+        self._outbox.close(_FAREWELL_SECONDS)
+        self._leave()
+
+
+_FAREWELL_SECONDS = 5.0
