@@ -79,13 +79,13 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     """
     _check(checkpoint, keep)
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_left_overs(folder)
+    remove_left_overs(folder)
     temporary = folder / f"{_SAVING}{checkpoint.round}"
     _write(temporary, checkpoint)
     final = folder / str(checkpoint.round)
     _publish(temporary, final)
     _prune(folder, checkpoint.round, keep)
-    _remove_left_overs(folder)
+    remove_left_overs(folder)
     return final
 
 
@@ -225,8 +225,9 @@ def _set_aside(path: Path) -> None:
     os.replace(path, path.with_name(_REMOVING + path.name))
 
 
-def _remove_left_overs(folder: Path) -> None:
-    for path in folder.iterdir():
+def remove_left_overs(folder: Path) -> None:
+    """What a save that was killed has left in a folder of checkpoints, which need not exist."""
+    for path in folder.iterdir() if folder.is_dir() else ():
         if path.name.startswith((_SAVING, _REMOVING)):
             shutil.rmtree(path)
 

@@ -178,6 +178,7 @@ def _row(
         "time": {
             "seconds": totals.seconds,
             "env_steps_per_second": int(agents.env_steps.sum()) / seconds,
+            **({"waiting": report.waiting._asdict()} if report.waiting else {}),
         },
     }
 

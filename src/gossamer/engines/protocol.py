@@ -64,11 +64,33 @@ class Traffic(NamedTuple):
         return Traffic(*sums)._replace(oldest=np.maximum(self.oldest, later.oldest))
 
 
+class Waiting(NamedTuple):
+    """How long agents waited for messages of their peers, in seconds; and messages that came too late."""
+
+    total: float = 0.0
+    longest: float = 0.0
+    expired: int = 0
+
+    def and_before(self, earlier: "Waiting | None") -> "Waiting":
+        """That of both stretches of rounds.
+
+        Example:
+            >>> Waiting(1.0, 0.75, 2).and_before(Waiting(0.5, 0.5, 0))
+            Waiting(total=1.5, longest=0.75, expired=2)
+        """
+        if earlier is None:
+            return self
+        return Waiting(
+            self.total + earlier.total, max(self.longest, earlier.longest), self.expired + earlier.expired
+        )
+
+
 class Report(NamedTuple):
     """What happened in some successive rounds that share a record; leaves ``[seed, ...]`` on the host.
 
     ``certificate`` says how far apart the agents were at the end and how far they could be, where that is certified;
-    ``correlation`` how alike the last gradients of agents were, where that is asked for.
+    ``correlation`` how alike the last gradients of agents were, where that is asked for; ``waiting`` how long agents
+    that move in their own time stood still for messages.
     """
 
     rounds: int
@@ -76,6 +98,7 @@ class Report(NamedTuple):
     traffic: Traffic
     certificate: Verdict | None = None
     correlation: Float[np.ndarray, "agent agent"] | None = None
+    waiting: Waiting | None = None
 
     def and_then(self, later: "Report") -> "Report":
         """The report of both stretches of rounds."""
@@ -85,7 +108,10 @@ class Report(NamedTuple):
             finite=self.record.finite & later.record.finite,
         )
         traffic = self.traffic.and_then(later.traffic)
-        return later._replace(rounds=self.rounds + later.rounds, record=record, traffic=traffic)
+        waiting = later.waiting and later.waiting.and_before(self.waiting)
+        return later._replace(
+            rounds=self.rounds + later.rounds, record=record, traffic=traffic, waiting=waiting
+        )
 
 
 @runtime_checkable

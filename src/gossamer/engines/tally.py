@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gossamer.engines.protocol import Report, Traffic
+from gossamer.engines.protocol import Report, Traffic, Waiting
 from gossamer.rounds import AgentRound
 from gossamer.runtimes.peers import Update
 from gossamer.runtimes.vectorised import RoundRecord
@@ -49,6 +49,7 @@ class Tally:
             total = self._info.setdefault(name, np.zeros((1, self._agents), np.float32))
             total[0, place.agent] += value
         self._traffic = self._traffic.and_then(_traffic_of(update))
+        self._waiting = Waiting(update.waited, update.waited, update.expired).and_before(self._waiting)
 
     def report(self, rounds: int, consensus_distance: float, finite: Any) -> Report:
         """The sums as a report of some rounds; counting begins anew."""
@@ -57,7 +58,7 @@ class Tally:
             consensus_distance=np.array([consensus_distance], np.float32),
             finite=np.asarray(finite)[None],
         )
-        report = Report(rounds, record, self._traffic)
+        report = Report(rounds, record, self._traffic, waiting=self._waiting)
         self._reset()
         return report
 
@@ -80,6 +81,7 @@ class Tally:
         )
         self._info: dict[str, np.ndarray] = {}
         self._traffic = Traffic.none(1)
+        self._waiting = Waiting()
 
     def _sums(self) -> AgentRound:
         return AgentRound(self._env_steps, self._finished, self._updates, self._info)

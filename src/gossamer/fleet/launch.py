@@ -94,10 +94,15 @@ def launch(
         },
     )
     if how.tls:
-        create_authority(out / KEYS, fleet.run)
-        for name in (*names, *observers):
-            issue(out / KEYS, name)
+        issue_all(out, fleet)
     return _supervise(experiment, fleet, how, out, reporter or Silent())
+
+
+def issue_all(out: Path, fleet: Fleet) -> None:
+    """An authority for one run on this machine, and the certificates of all agents and observers."""
+    create_authority(out / KEYS, fleet.run)
+    for name in (*fleet.names, *fleet.observers):
+        issue(out / KEYS, name)
 
 
 def resume_launch(out: Path, rounds: int | None = None, reporter: Reporter | None = None) -> Path:
@@ -212,7 +217,7 @@ class Supervisor:
 
 
 def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, reporter: Reporter) -> Path:
-    fleet = replace(fleet, addresses=_addresses(fleet.names, how.tls))
+    fleet = replace(fleet, addresses=local_addresses(fleet.names, how.tls))
     _write_addresses(out, fleet)
     supervisor = Supervisor(experiment, fleet, how, out)
     agents = [_Running(name) for name in fleet.names]
@@ -317,10 +322,11 @@ def _light_processes(out: Path) -> Any:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _addresses(names: Sequence[str], tls: bool) -> dict[str, str]:
-    """A free port of this machine for each; held until all are known, so that they differ."""
+def local_addresses(names: Sequence[str], tls: bool) -> dict[str, str]:
+    """A free port of this machine for each agent."""
     protocol = "tls" if tls else "tcp"
     with ExitStack() as stack:
+        # Held until all are known, so that they differ.
         sockets = [stack.enter_context(socket.socket()) for _ in names]
         for each in sockets:
             each.bind(("127.0.0.1", 0))

@@ -144,7 +144,7 @@ class _Agent:
         self._learner, self._done, totals, offset = self._restore()
         self._log = RunLog(folder, totals, offset, experiment.keep_best)
         self._incarnation = max(time.time_ns(), _last_incarnation(folder) + 1)
-        write_json(folder / _PROCESS, {"incarnation": self._incarnation, "pid": os.getpid()})
+        write_json(folder / PROCESS, {"incarnation": self._incarnation, "pid": os.getpid()})
         self.refusals = Refusals()
         self._open(credentials)
         self._saved = self._done
@@ -326,6 +326,7 @@ class _Agent:
         """Learner, updates, what was used, and the length of the metrics, at the newest checkpoint or the beginning."""
         like = state_like(self._experiment, self._parts, self._number)
         store = self._folder / "checkpoints"
+        checkpoints.remove_left_overs(store)  # of a process that was killed while it saved itself
         if not checkpoints.rounds(store):
             self._worker.start(like.environments) if self._worker.remembers else self._worker.start(())
             return like.learner, 0, Totals(), 0
@@ -411,7 +412,7 @@ def _plain(value: Any) -> Any:
 
 
 def _last_incarnation(folder: Path) -> int:
-    path = folder / _PROCESS
+    path = folder / PROCESS
     return json.loads(path.read_text())["incarnation"] if path.exists() else 0
 
 
@@ -428,7 +429,7 @@ def _progress(experiment: Experiment, report: Any, done: int, distance: float, s
     )
 
 
-_PROCESS = "process.json"
+PROCESS = "process.json"
 _ASK_SECONDS = 2.0
 _LOOK_AGAIN = 0.2  # seconds between looks at whether a stop was asked for
 _LEAST_LIMIT = 65536  # bytes: answers about an agent's status must pass too

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import re
+import secrets
 import sys
 import threading
 from collections.abc import Iterator
@@ -101,7 +102,6 @@ class ZenohLog:
 
 _reading = threading.Lock()
 _STDOUT = 1
-_END = b"\0 end of Zenoh's log\n"
 
 
 @contextlib.contextmanager
@@ -113,23 +113,25 @@ def _diverted(reader: "LogReader") -> Iterator[int]:
     sys.stdout.flush()
     os.dup2(sink, _STDOUT)
     os.close(sink)
-    thread = threading.Thread(target=_pump, args=(source, real, reader), name="Zenoh's log", daemon=True)
+    end = secrets.token_bytes(16).hex().encode() + b"\n"  # nobody else can write it
+    thread = threading.Thread(target=_pump, args=(source, real, reader, end), name="Zenoh's log", daemon=True)
     thread.start()
     try:
         yield real
     finally:
         # No end of file tells the thread to stop: processes that were begun meanwhile keep the pipe open.
-        os.write(_STDOUT, _END)
+        os.write(_STDOUT, end)
         os.dup2(real, _STDOUT)
         thread.join()
         os.close(source)
         os.close(real)
 
 
-def _pump(source: int, real: int, reader: "LogReader") -> None:
+def _pump(source: int, real: int, reader: "LogReader", end: bytes) -> None:
     with open(source, "rb", closefd=False) as lines:
         for line in lines:
-            if line == _END:
+            if line.endswith(end):
+                _write(real, line.removesuffix(end))  # the beginning of a line that nobody has finished
                 return
             try:
                 ours = reader.read(line.decode(errors="replace").rstrip("\n"))
