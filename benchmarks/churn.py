@@ -27,7 +27,7 @@ from gossamer.fleet.launch import Launch, Supervisor, agent_folder, issue_all, l
 from gossamer.fleet.member import PROCESS
 from gossamer.fleet.membership import Fleet, default_names
 from gossamer.recipes import cartpole_balance
-from gossamer.records import provenance, read_metrics, write_json
+from gossamer.records import provenance, read_last_row, read_metrics, write_json
 from gossamer.runtimes.inbox import Patience
 from gossamer.schedules import Schedule
 
@@ -35,6 +35,7 @@ PATIENCE = Patience(deviations=10.0, least=0.5, first=5.0)
 BETWEEN = (3.0, 8.0)  # seconds between two events
 END_SECONDS = 60.0  # for all to save themselves
 STALENESS = 5
+SAMPLED = 1.0  # seconds between two looks at how all that live are
 
 
 def population(pool: int, seed: int) -> Experiment:
@@ -46,13 +47,24 @@ def population(pool: int, seed: int) -> Experiment:
         runtime="network",
         agents=pool,
         tasks=pool,
-        topology="erdos_renyi:mean_neighbourhood=5",
+        topology="erdos_renyi:mean_neighbourhood=8",  # so that half of them can be away and the others still connected
         schedule=Schedule("most_recent", staleness=STALENESS),
         patience=PATIENCE,
         rounds=10**9,
         checkpoint_every=20,
         seed=seed,
     )
+
+
+class Sample(NamedTuple):
+    """How those that lived were at a moment."""
+
+    second: float
+    alive: int
+    learning: int  # how many of them had made a round since they were begun
+    mean_return: float | None
+    slowest: int  # rounds
+    fastest: int
 
 
 class Event(NamedTuple):
@@ -80,6 +92,7 @@ class Churn:
     living: dict[str, BaseProcess] = field(default_factory=dict)
     died: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
     pids: list[int] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
@@ -110,6 +123,24 @@ class Churn:
             self.begin(self.generator.choice(absent))
         else:
             self.kill(self.generator.choice(sorted(self.living)))
+
+    def sample(self) -> None:
+        """Note how those are that live and have joined, by the last line of their metrics."""
+        joined = [name for name, process in self.living.items() if self._had_begun(name, process)]
+        paths = [agent_folder(self.supervisor.out, name) / "metrics.jsonl" for name in joined]
+        rows = [row for path in paths if (row := read_last_row(path))]
+        returns = [row["episodic_return"] for row in rows if row["episodic_return"] is not None]
+        rounds = [row["round"] for row in rows]
+        self.samples.append(
+            Sample(
+                time.monotonic() - self.began,
+                len(self.living),
+                len(rows),
+                float(np.mean(returns)) if returns else None,
+                min(rounds, default=0),
+                max(rounds, default=0),
+            )
+        )
 
     def end(self) -> dict[str, int]:
         """Ask all that live to save themselves: the exit status of each that had joined, negative if it was killed.
@@ -157,11 +188,13 @@ def churn(seconds: float, pool: int, least: int, seed: int, folder: Path) -> dic
     for name in names[: (least + pool) // 2]:
         churning.begin(name, "own")
     until = churning.began + seconds
+    following = churning.began + generator.uniform(*BETWEEN)
     while (now := time.monotonic()) < until:
-        pause = min(generator.uniform(*BETWEEN), until - now)
-        time.sleep(pause)
-        if time.monotonic() < until:
+        if now >= following:
+            following = now + generator.uniform(*BETWEEN)
             churning.step()
+        churning.sample()
+        time.sleep(SAMPLED)
     print(f"{len(churning.living)} live after {seconds:g} s; they are asked to save themselves", flush=True)
     status = churning.end()
     return _found(churning, status, folder, fleet, shared)
@@ -171,12 +204,13 @@ def _found(
     churning: Churn, status: dict[str, int], folder: Path, fleet: Fleet, shared: set[str]
 ) -> dict[str, Any]:
     lives = {name: _rows(folder, name) for name in fleet.names}
-    returns = _course(lives)
+    returns = _course(churning.samples)
     waits = [row["time"]["waiting"]["longest"] for rows in lives.values() for row in rows]
     gaps = [gap for rows in lives.values() for gap in _gaps(rows)]
     alive = [event.alive for event in churning.events[(churning.least + len(fleet.names)) // 2 :]]
     return {
         "events": [event._asdict() for event in churning.events],
+        "samples": [sample._asdict() for sample in churning.samples],
         "begun": sum(event.what == "begun" for event in churning.events),
         "killed": sum(event.what == "killed" for event in churning.events),
         "died": churning.died,
@@ -237,21 +271,14 @@ def _gaps(rows: Sequence[dict[str, Any]]) -> list[float]:
     return np.diff(seconds).tolist()
 
 
-def _course(lives: dict[str, list[dict[str, Any]]]) -> dict[str, float | None]:
-    """Mean return of all agents in the first and in the last tenth of all rounds."""
-    last = max((rows[-1]["round"] for rows in lives.values() if rows), default=0)
-    share = max(last // 10, 1)
-
-    def mean(low: int, high: int) -> float | None:
-        values = [
-            row["episodic_return"]
-            for rows in lives.values()
-            for row in rows
-            if low < row["round"] <= high and row["episodic_return"] is not None
-        ]
-        return float(np.mean(values)) if values else None
-
-    return {"rounds": last, "first": mean(0, share), "last": mean(last - share, last)}
+def _course(samples: Sequence[Sample]) -> dict[str, float | None]:
+    """Mean return of those that lived, in the first and in the last tenth of the time in which they learned."""
+    known = [each.mean_return for each in samples if each.mean_return is not None]
+    share = max(len(known) // 10, 1)
+    return {
+        "first": float(np.mean(known[:share])) if known else None,
+        "last": float(np.mean(known[-share:])) if known else None,
+    }
 
 
 def _exists(pid: int) -> bool:
@@ -271,7 +298,8 @@ def _is_free(address: str) -> bool:
 
 def _shared_memory() -> set[str]:
     folder = Path("/dev/shm")
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return {name for name in names if not name.startswith("sem.mp-")}  # of other programs: ours have none
 
 
 _SLACK = 0.25  # seconds between a deadline and the moment at which a busy machine lets the agent run
@@ -290,7 +318,11 @@ def main() -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     settings = {"seconds": given.seconds, "pool": given.pool, "seed": given.seed, "between": BETWEEN}
     write_json(given.out, {"settings": settings, "verdicts": holds, **found, "provenance": provenance()})
-    print(json.dumps({name: value for name, value in found.items() if name != "events"}, indent=1))
+    print(
+        json.dumps(
+            {name: value for name, value in found.items() if name not in ("events", "samples")}, indent=1
+        )
+    )
     for claim, verdict in holds.items():
         print(f"{'holds' if verdict else 'does not hold':<14} {claim}")
     print(last_line(found, given.seconds))

@@ -167,6 +167,14 @@ def rounds(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if re.fullmatch(r"0|[1-9][0-9]*", path.name))
 
 
+def forget_after(folder: Path, number: int) -> None:
+    """Remove the checkpoints of later rounds than ``number``: the run goes on from there."""
+    for later in rounds(folder):
+        if later > number:
+            _set_aside(folder / str(later))
+    remove_left_overs(folder)
+
+
 class _DamageError(InputError):
     """What lies on the disk is not what was written."""
 

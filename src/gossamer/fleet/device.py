@@ -9,6 +9,8 @@ from gossamer.fleet.member import run_member
 from gossamer.fleet.membership import Beginning, Fleet, Membership, default_names, read_fleet
 from gossamer.progress import Reporter
 from gossamer.runtimes.network.compression import Compression
+from gossamer.runtimes.network.refusals import Refusals
+from gossamer.runtimes.network.zenoh_log import ZenohLog
 from gossamer.stopping import stop_requests
 
 
@@ -58,8 +60,9 @@ def be_agent(experiment: Experiment, device: Device, out: Path, reporter: Report
             f"seeds is {experiment.seeds}; an agent is part of one seed, give seeds 1 and a seed"
         )
     membership = membership_of(device, experiment)
-    with stop_requests() as stop:
-        return run_member(experiment, membership, out, stop, reporter)
+    refusals = Refusals(device.name)
+    with stop_requests() as stop, ZenohLog(refusals):
+        return run_member(experiment, membership, out, stop, reporter, refusals)
 
 
 def membership_of(device: Device, experiment: Experiment) -> Membership:

@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import wait
@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from gossamer import checkpoints
 from gossamer.errors import InputError, require_at_least
 from gossamer.experiment import Experiment, build
 from gossamer.fleet.gather import gather
@@ -28,6 +29,8 @@ from gossamer.progress import Reporter, Silent, Status
 from gossamer.recording import NonFiniteParameters
 from gossamer.records import create_run, provenance, read_config, read_last_row, replace_config
 from gossamer.runtimes.network.compression import Compression
+from gossamer.runtimes.network.refusals import Refusals
+from gossamer.runtimes.network.zenoh_log import ZenohLog
 from gossamer.serialization import from_data, to_data
 from gossamer.stopping import Interrupted, Stop, Unfinished, stop_requests
 
@@ -175,28 +178,26 @@ class Supervisor:
         fleet: names and addresses.
         how: what all agents have in common.
         out: the run's folder.
+        through: by which address one agent reaches another, by their names, where that is not the other's own.
     """
 
     experiment: Experiment
     fleet: Fleet
     how: Launch
     out: Path
+    through: Mapping[tuple[str, str], str] = field(default_factory=dict)
     _cores: list[int] = field(default_factory=available_cores)
 
     def begin(self, name: str, begins_with: Any) -> BaseProcess:
         """A process for one agent."""
         number = self.fleet.number(name)
-        links = build(self.experiment).links
-        near = self.fleet.neighbours(links, name)
-        listen = self.fleet.addresses[name]
-        # Who begins again must be found by those that are there, and find them: of two neighbours one connects, and
-        # keeps trying. Either would do; the later number finds the earlier there more often.
-        connect = tuple(self.fleet.addresses[each] for each in near if self.fleet.number(each) < number)
         membership = Membership(
             self.fleet,
             name,
-            (listen,),
-            connect,
+            (self.fleet.addresses[name],),
+            tuple(
+                self.through.get((name, each), self.fleet.addresses[each]) for each in self.connects_to(name)
+            ),
             keys=str(self.out / KEYS) if self.how.tls else None,
             compression=self.how.compression,
             begins_with=begins_with,
@@ -215,10 +216,19 @@ class Supervisor:
             process.start()
         return process
 
+    def connects_to(self, name: str) -> tuple[str, ...]:
+        """The neighbours that an agent connects to; the others connect to it."""
+        # Who begins again must be found by those that are there, and find them: of two neighbours one connects, and
+        # keeps trying. Either would do; the later number finds the earlier there more often.
+        near = self.fleet.neighbours(build(self.experiment).links, name)
+        return tuple(each for each in near if self.fleet.number(each) < self.fleet.number(name))
+
 
 def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, reporter: Reporter) -> Path:
     fleet = replace(fleet, addresses=local_addresses(fleet.names, how.tls))
     _write_addresses(out, fleet)
+    if build(experiment).schedule.in_step:
+        _back_to_common_round([agent_folder(out, name) / "checkpoints" for name in fleet.names])
     supervisor = Supervisor(experiment, fleet, how, out)
     agents = [_Running(name) for name in fleet.names]
     with stop_requests() as stop, reporter, ExitStack() as stack:
@@ -239,6 +249,13 @@ def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, rep
         )
     gather([agent_folder(out, name) for name in fleet.names], out)
     return out
+
+
+def _back_to_common_round(stores: Sequence[Path]) -> None:
+    """In step agents must go on from the same round: the newest of which each has a checkpoint, or the beginning."""
+    common = max(set.intersection(*(set(checkpoints.rounds(store)) for store in stores)), default=0)
+    for store in stores:
+        checkpoints.forget_after(store, common)
 
 
 def _watch(agents: Sequence[_Running], supervisor: Supervisor, stop: Stop, show: Callable[[], None]) -> None:
@@ -284,8 +301,10 @@ def _be_agent(experiment: Experiment, membership: Membership, folder: Path, core
         _write_output_to(folder.parent / f"{membership.name}.log")
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logging.getLogger("absl").setLevel(logging.WARNING)  # of every checkpoint Orbax tells a page
+        refusals = Refusals(membership.name)
         try:
-            run_member(experiment, membership, folder, stop)
+            with ZenohLog(refusals):
+                run_member(experiment, membership, folder, stop, refusals=refusals)
         except (Interrupted, Replaced) as end:
             logging.getLogger(__name__).info("%s", end)
             sys.exit(130)

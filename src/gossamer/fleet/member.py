@@ -5,11 +5,12 @@ Nobody else is needed: what others do is known only from their messages.
 
 import json
 import logging
+import math
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from gossamer.errors import InputError
 from gossamer.experiment import Experiment, Parts, build, initial_population
 from gossamer.fleet.membership import Membership
 from gossamer.keys import check
+from gossamer.normalisation import without_statistics
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.recording import NonFiniteParameters, RunLog, Timed, Totals, record_rows
 from gossamer.records import create_run, provenance, read_config, write_json
@@ -36,10 +38,9 @@ from gossamer.runtimes.network.security import Access, Credentials, zenoh_config
 from gossamer.runtimes.network.session import Session
 from gossamer.runtimes.network.wire import Expected, message_bytes
 from gossamer.runtimes.peers import Neighbourhood, Peer, Update
-from gossamer.runtimes.single import spread_alone
 from gossamer.serialization import from_data, to_data
 from gossamer.stopping import Interrupted, Stop, Unfinished
-from gossamer.types import Learner
+from gossamer.types import Learner, Message
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def run_member(
     folder: Path,
     stop: Stop,
     reporter: Reporter | None = None,
+    refusals: Refusals | None = None,
 ) -> Path:
     """Be one agent, from joining to leaving; goes on where the folder's newest checkpoint stands.
 
@@ -71,13 +73,14 @@ def run_member(
         folder: where its metrics and checkpoints are, or will be.
         stop: asks it to save itself and leave.
         reporter: shows progress; nothing is shown by default.
+        refusals: counts what is refused; what Zenoh itself refuses is counted by whoever reads its log.
 
     Returns:
         ``folder``.
 
     Raises:
         InputError: the experiment, the membership, the certificates or the folder do not do.
-        Interrupted: it was asked to stop, and has saved itself.
+        Interrupted: it was asked to stop, and has saved itself; in step, it is at the last regular checkpoint.
         Replaced: another process speaks for the agent.
         NonFiniteParameters: learning diverged; the last checkpoint is kept.
     """
@@ -90,7 +93,9 @@ def run_member(
     if membership.keys is not None:
         credentials = Credentials.of(check(Path(membership.keys), membership.name))
     _require_folder(folder, experiment, membership)
-    with _Agent(experiment, parts, membership, credentials, folder, stop, reporter or Silent()) as agent:
+    refusals = refusals or Refusals(membership.name)
+    reporter = reporter or Silent()
+    with _Agent(experiment, parts, membership, credentials, folder, stop, reporter, refusals) as agent:
         agent.run()
     return folder
 
@@ -132,6 +137,7 @@ class _Agent:
         folder: Path,
         stop: Stop,
         reporter: Reporter,
+        refusals: Refusals,
     ):
         self._experiment, self._parts, self._membership = experiment, parts, membership
         self._folder, self._stop, self._reporter = folder, stop, reporter
@@ -145,7 +151,7 @@ class _Agent:
         self._log = RunLog(folder, totals, offset, experiment.keep_best)
         self._incarnation = max(time.time_ns(), _last_incarnation(folder) + 1)
         write_json(folder / PROCESS, {"incarnation": self._incarnation, "pid": os.getpid()})
-        self.refusals = Refusals()
+        self._refusals = refusals
         self._open(credentials)
         self._saved = self._done
         self._counted = time.monotonic()
@@ -168,12 +174,13 @@ class _Agent:
             learner, done = self._peer.run(learner, done, self._experiment.rounds, self, self._report)
         if self._replaced:
             raise Replaced(f"another process speaks for {self._membership.name}; this one has ended")
-        if done != self._saved:
+        # In step, agents go on from a round at which all have saved themselves, so that what follows is the same again.
+        if done != self._saved and not (self._parts.schedule.in_step and done < self._experiment.rounds):
             self._save(learner, done)
         if done < self._experiment.rounds:
             raise Interrupted(
-                f"{self._membership.name} stopped after round {done} of {self._experiment.rounds}, everything "
-                "saved; the same command goes on"
+                f"{self._membership.name} stopped after round {done} of {self._experiment.rounds} and is saved as of "
+                f"round {self._saved}; the same command goes on"
             )
 
     def enter(self, done: int) -> bool:
@@ -217,7 +224,7 @@ class _Agent:
         expected = Expected(bytes.fromhex(fleet.run), schema, membership.compression, limit)
         heard = frozenset(neighbourhood.senders)
         self._intake = Intake(
-            self._number, self._inbox, expected, self._space, numbers, heard, schedule, seed, self.refusals
+            self._number, self._inbox, expected, self._space, numbers, heard, schedule, seed, self._refusals
         )
         voice = Voice(self._number, expected.run, self._incarnation, schema, membership.compression)
         keys = [self._space.message(membership.name, phase) for phase in range(parts.links.period)]
@@ -306,9 +313,10 @@ class _Agent:
 
     def _write(self, learner: Learner, done: int) -> None:
         rounds, now = self._tally.count, time.monotonic()
-        message = self._parts.algorithm.message(learner)
-        distance, finite = jax.device_get(spread_alone((message, *self._inbox.newest().values())))
-        report = self._tally.report(rounds, float(distance), finite[:1])
+        message = jax.device_get(self._parts.algorithm.message(learner))
+        distance = _distance_to_mean([message, *self._inbox.newest().values()])
+        finite = np.array([all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(message))])
+        report = self._tally.report(rounds, distance, finite)
         seconds, self._counted = now - self._counted, now
         self._log.append(record_rows(self._one, [Timed(report, seconds)], 0, done - rounds, self._log.totals))
         if not finite[0]:
@@ -316,7 +324,7 @@ class _Agent:
                 f"{self._membership.name} has parameters that are not finite in round {done}; it stopped, and its "
                 f"checkpoint of round {self._saved} in {self._folder} is kept (a lower learning rate may help)"
             )
-        self._reporter.show(_progress(self._experiment, report, done, float(distance), seconds))
+        self._reporter.show(_progress(self._experiment, report, done, distance, seconds))
 
     def _save(self, learner: Learner, done: int) -> None:
         self._log.save(done, tuple(State(learner, self._worker.state(), self._tally.state())))
@@ -357,7 +365,7 @@ class _Agent:
                 }
                 for sender in Neighbourhood.of(self._parts.links, self._number).senders
             },
-            "refused": self.refusals.counts(),
+            "refused": self._refusals.counts(),
         }
 
     def _end_as_replaced(self) -> None:
@@ -371,6 +379,16 @@ class _Agent:
             if self._stop:
                 self._inbox.wake()
                 self._intake.wake()
+
+
+def _distance_to_mean(messages: Sequence[Message]) -> float:
+    """As ``spread_alone``, on the host: neighbours come and go, and for each number of them it would be compiled."""
+    flat = [jax.tree.leaves(without_statistics(message)) for message in messages]
+    squared = 0.0
+    for leaves in zip(*flat, strict=True):
+        mean = sum(leaves[1:], start=leaves[0]) / len(leaves)
+        squared += sum(float(np.sum((leaf - mean) ** 2)) for leaf in leaves) / len(leaves)
+    return math.sqrt(squared)
 
 
 def _tally(parts: Parts) -> Tally:

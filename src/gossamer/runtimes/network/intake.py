@@ -7,25 +7,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from gossamer.runtimes.inbox import Envelope, Inbox
+from gossamer.runtimes.network.refusals import Refusals
 from gossamer.runtimes.network.space import Space
 from gossamer.runtimes.network.wire import Expected, Header, Kind, Reason, Refused, decode
 from gossamer.schedules import Schedule
 from gossamer.schedules.draws import link_fails
 
 _log = logging.getLogger(__name__)
-
-
-class Refusing(Protocol):
-    """Counts what is refused."""
-
-    def refuse(self, reason: str, who: str, detail: str) -> None:
-        """One more."""
-        ...
 
 
 class Heard(NamedTuple):
@@ -63,7 +56,7 @@ class Intake:
         heard: frozenset[int],
         schedule: Schedule,
         seed: int,
-        refusals: Refusing,
+        refusals: Refusals,
     ):
         self._agent, self._inbox, self._expected, self._space = agent, inbox, expected, space
         self._numbers, self._hears = dict(numbers), heard

@@ -9,18 +9,27 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from gossamer.runtimes.inbox import Envelope
 from gossamer.runtimes.network.compression import Compression, Compressor
 from gossamer.runtimes.network.schema import Schema
-from gossamer.runtimes.network.session import Publisher
 from gossamer.runtimes.network.wire import Header, Kind, encode
 from gossamer.schedules import Links, Schedule
 from gossamer.schedules.draws import link_fails
 
 _log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Publisher(Protocol):
+    """Where bytes go out."""
+
+    def put(self, data: bytes) -> None:
+        """Hand them over; it may wait, or lose them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,10 +71,18 @@ class Outbox:
     def put(self, envelope: Envelope) -> bool:
         """Leave a message to be sent; False if it took the place of one that had not gone out."""
         with self._changed:
+            if self._closed:
+                return False
             room = self._waiting.maxlen is None or not self._waiting
             self._waiting.append(envelope)
             self._changed.notify_all()
             return room
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have not been taken up yet."""
+        with self._changed:
+            return len(self._waiting)
 
     def newest(self) -> bytes | None:
         """The message that was sent last, as it was sent."""
@@ -79,6 +96,8 @@ class Outbox:
             seconds: how long that may take.
         """
         with self._changed:
+            if self._closed:
+                return
             sent = self._changed.wait_for(lambda: not self._waiting and not self._busy, seconds)
             self._closed = True
             self._waiting.clear()

@@ -256,7 +256,7 @@ def decode(data: bytes | memoryview, expected: Expected) -> tuple[Header, list[n
         )
     if size < _HEADER.size:
         raise Refused(Reason.truncated, f"the message has {size} bytes; its header alone has {_HEADER.size}")
-    view = memoryview(data).cast("B").toreadonly()
+    view = memoryview(data).cast("B")
     fields = _Fields._make(_HEADER.unpack_from(view))
     _refuse_foreign(fields)
     _refuse_wrong_length(fields, size - _HEADER.size, expected)

@@ -1,0 +1,393 @@
+"""Agents as processes: they compute what the vectorised runtime does, and are saved, resumed, asked and gathered."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+pytest.importorskip("cryptography", reason="certificates need the extra gossamer[network]")
+pytest.importorskip("zenoh", reason="the network needs the extra gossamer[network]")
+
+from benchmarks import churn as churning
+
+from gossamer import checkpoints, cli
+from gossamer.errors import InputError
+from gossamer.evaluate import evaluate
+from gossamer.experiment import build, initial_population
+from gossamer.fleet.device import Device, be_agent, membership_of
+from gossamer.fleet.gather import gather, merged_rows
+from gossamer.fleet.launch import Launch, agent_folder, launch, local_addresses, resume_launch
+from gossamer.fleet.member import Replaced, _distance_to_mean, run_member
+from gossamer.fleet.membership import Fleet, Membership, default_names, read_fleet
+from gossamer.fleet.status import ask, table
+from gossamer.records import read_last_row, read_metrics
+from gossamer.schedules import Schedule
+from gossamer.stopping import Interrupted, Stop
+from gossamer.train import restore_population, resume, train
+from small import small_experiment
+
+IN_STEP = Schedule("most_recent", staleness=0)
+# What agents compute is the same; the vectorised runtime fuses it otherwise, and rounds the sums of messages otherwise.
+TOLERANCE = 1e-5
+DEADLINE = 120.0  # seconds; reached only where something is broken
+
+
+def few(**changes):
+    return small_experiment(**{"agents": 4, "tasks": 4, "schedule": IN_STEP, "runtime": "network", **changes})
+
+
+def parameters(run):
+    return jax.tree.leaves(restore_population(run)[2].learner.params)
+
+
+def test_processes_in_step_compute_what_one_program_does(tmp_path):
+    """Over mutual TLS, as one would run it."""
+    launch(few(), tmp_path / "network", Launch(tls=True))
+    train(few(runtime="vectorised"), tmp_path / "vectorised")
+    for ours, theirs in zip(
+        parameters(tmp_path / "network"), parameters(tmp_path / "vectorised"), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
+    ours, theirs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("network", "vectorised"))
+    for name in ("round", "env_steps", "episodes"):
+        assert [row[name] for row in ours] == [row[name] for row in theirs]
+    for mine, reference in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine["episodic_return"], reference["episodic_return"], rtol=1e-5)
+        assert mine["messages"]["sent"] == reference["messages"]["sent"]
+        assert mine["messages"]["combined"] == reference["messages"]["combined"]
+    # a run like any other from here on
+    assert evaluate(tmp_path / "network", episodes=1).returns.shape == (1, 4, 4, 1)
+    with pytest.raises(InputError, match="gossamer launch, and launch --resume, run it"):
+        resume(tmp_path / "network")
+
+
+def test_an_interrupted_launch_goes_on_as_if_it_had_not_been(tmp_path):
+    """Ctrl-C in a terminal reaches the command; its agents are told by it, once."""
+    experiment = few(rounds=40, checkpoint_every=2)
+    flags = (
+        "--agents 4 --tasks 4 --topology ring --rounds 40 --checkpoint-every 2 --max-steps 20 --hidden 8 8"
+    )
+    rule = "--rule most_recent --staleness 0"
+    run = tmp_path / "run"
+    command = [
+        Path(sys.executable).parent / "gossamer",
+        "launch",
+        "cartpole-balance",
+        *flags.split(),
+        *rule.split(),
+    ]
+    with subprocess.Popen(
+        [*command, "--out", run], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(lambda: rounds_of(run) and min(rounds_of(run)) >= 3, process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    assert f"go on with: gossamer launch --resume {run}" in said
+    assert max(rounds_of(run)) < 40
+    resume_launch(run)
+    launch(experiment, tmp_path / "whole")
+    for ours, theirs in zip(parameters(run), parameters(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def rounds_of(run):
+    """The last round in the metrics of each agent that has any."""
+    paths = [agent_folder(run, name) / "metrics.jsonl" for name in default_names(4)]
+    rows = [read_last_row(path) for path in paths]
+    return [] if None in rows else [row["round"] for row in rows]
+
+
+def wait_for(condition, process=None, seconds=None):
+    until = time.monotonic() + (seconds or DEADLINE)
+    while not condition():
+        assert time.monotonic() < until, "it did not come to that in time"
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def free_fleet(agents, title="test"):
+    names = default_names(agents)
+    return Fleet.named(title, names, addresses=local_addresses(names, tls=False))
+
+
+class Member:
+    """An agent in a thread of this process, as ``run_member`` runs it in a process of its own."""
+
+    def __init__(self, experiment, fleet, name, folder, **choices):
+        others = tuple(fleet.addresses[each] for each in fleet.names if each < name)
+        self.stop, self.ended = Stop(), None
+        membership = Membership(fleet, name, (fleet.addresses[name],), others, **choices)
+        self._thread = threading.Thread(target=self._run, args=(experiment, membership, folder))
+        self._thread.start()
+
+    def _run(self, experiment, membership, folder):
+        try:
+            run_member(experiment, membership, folder, self.stop)
+        except Exception as error:
+            self.ended = error
+
+    def join(self):
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive()
+        return self.ended
+
+    def leave(self):
+        self.stop.requested = True
+        return self.join()
+
+
+FREE = Schedule("most_recent", staleness=None)
+"""Nobody waits for anybody."""
+
+
+def pair(**changes):
+    return few(agents=2, tasks=2, schedule=FREE, rounds=10**6, checkpoint_every=5, **changes)
+
+
+def last_round(folder):
+    row = read_last_row(folder / "metrics.jsonl")
+    return 0 if row is None else row["round"]
+
+
+def test_a_late_agent_begins_with_what_its_neighbour_has_and_an_old_process_ends(tmp_path):
+    experiment, fleet = pair(), free_fleet(2)
+    first = Member(experiment, fleet, "agent-0", tmp_path / "first")
+    wait_for(lambda: last_round(tmp_path / "first") >= 20)
+    late = Member(experiment, fleet, "agent-1", tmp_path / "late")
+    wait_for(lambda: last_round(tmp_path / "late") > 0)
+    assert read_metrics(tmp_path / "late" / "metrics.jsonl")[0]["round"] > 20
+    found = ask(experiment, fleet, "none", None, "observer-test", DEADLINE)
+    assert {name: each["rounds"] for name, each in found.answers.items()} == dict.fromkeys(fleet.names, 10**6)
+    assert found.answers["agent-1"]["hears"]["agent-0"]["present"]
+    assert found.consensus_distance is not None
+    assert 0 <= found.consensus_distance < 10
+    assert "2 of 2 agents answer" in str(table(found).title)
+    # somebody begins agent-1 again elsewhere, and the process that was it finds out
+    elsewhere = {**fleet.addresses, "agent-1": local_addresses(["agent-1"], tls=False)["agent-1"]}
+    anew = Member(experiment, replace(fleet, addresses=elsewhere), "agent-1", tmp_path / "anew")
+    assert isinstance(late.join(), Replaced)
+    wait_for(lambda: last_round(tmp_path / "anew") > last_round(tmp_path / "late"))
+    assert isinstance(anew.leave(), Interrupted)
+    assert isinstance(first.leave(), Interrupted)
+
+
+def test_what_an_agent_saved_it_goes_on_with(tmp_path):
+    experiment, fleet = pair(), free_fleet(2)
+    for _ in range(2):
+        alone = Member(experiment, fleet, "agent-0", tmp_path / "agent", begins_with="own")
+        before = last_round(tmp_path / "agent")
+        wait_for(lambda before=before: last_round(tmp_path / "agent") >= before + 3)
+        assert isinstance(alone.leave(), Interrupted)
+    rows = read_metrics(tmp_path / "agent" / "metrics.jsonl")
+    assert [row["round"] for row in rows] == list(range(1, len(rows) + 1))
+    assert checkpoints.rounds(tmp_path / "agent" / "checkpoints")[-1] == len(rows)
+    with pytest.raises(InputError, match="holds agent-0 of another run; give another folder"):
+        run_member(
+            replace(experiment, seed=1),
+            Membership(fleet, "agent-0", (fleet.addresses["agent-0"],)),
+            tmp_path / "agent",
+            Stop(),
+        )
+    with pytest.raises(InputError, match="agents number 1 are missing; give those of all 2"):
+        gather([tmp_path / "agent"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_agent_is_made_as_it_is_among_all():
+    experiment = few(initial_parameters="averaged", runtime="vectorised")
+    parts = build(experiment)
+    everybody = initial_population(parts.algorithm, experiment, None, parts.tasks)
+    for number in range(4):
+        one = initial_population(parts.algorithm, experiment, None, parts.tasks, only=number)
+        for mine, all_ in zip(jax.tree.leaves(one), jax.tree.leaves(everybody), strict=True):
+            if all_.ndim > 1:
+                np.testing.assert_allclose(mine[0, 0], all_[0, number], rtol=1e-6)
+
+
+def test_distance_to_what_was_heard_is_that_of_all_others():
+    messages = [
+        {"w": np.arange(6, dtype=np.float32).reshape(2, 3) * scale, "b": np.full(2, scale, np.float32)}
+        for scale in (1.0, -2.0, 0.5)
+    ]
+    expected, _ = spread_alone(tuple(messages))
+    assert _distance_to_mean(messages) == pytest.approx(float(expected), rel=1e-6)
+    assert _distance_to_mean(messages[:1]) == 0.0
+
+
+def row(number, value, steps=10):
+    return {
+        "round": number,
+        "env_steps": steps * number,
+        "episodes": 2,
+        "episodic_return": value,
+        "episodic_length": 4.0,
+        "consensus_distance": value,
+        "losses": {"critic": value},
+        "messages": {
+            "sent": 2,
+            "lost": 1,
+            "combined": 1,
+            "bytes": 8,
+            "links_down": 0.5,
+            "mean_age": value,
+            "oldest": 3,
+            "ages": [0, 1],
+        },
+        "agent_return": {"each": [value]},
+        "task_return": {"each": [value]},
+        "time": {"seconds": float(number), "env_steps_per_second": 5.0},
+    }
+
+
+def test_lines_of_agents_become_lines_of_the_population():
+    first = [row(1, 1.0), row(2, 3.0)]
+    second = [{**row(2, 4.0), "task_return": {"each": [None, 4.0]}}, row(3, 9.0)]  # it joined late
+    merged = merged_rows([first, second])
+    assert [each["round"] for each in merged] == [1, 2]
+    assert [each["env_steps"] for each in merged] == [10, 40]
+    assert merged[1]["task_return"] == {"each": [3.0, 4.0]}
+    assert merged[1]["episodic_return"] == 3.5
+    assert merged[1]["consensus_distance"] == np.sqrt((9 + 16) / 2)
+    assert merged[1]["messages"]["mean_age"] == 3.5
+    assert merged[1]["messages"]["ages"] == [0, 2]
+    assert merged[1]["losses"] == {"critic": 3.5}
+    assert np.isnan(merged[0]["agent_return"]["each"][1])
+
+
+FLEET = """
+title = "garden"
+observers = ["observer-gardener"]
+[agents]
+ada = "tls/10.0.0.1:7447"
+bob = ""
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (FLEET.replace("garden", ""), "title ''; it must be a text"),
+        (FLEET.replace("[agents]", "[agent]"), "has 'agent'; it may have title, agents and observers"),
+        (FLEET.replace('bob = ""', "bob = 7"), r"has no table \[agents\] of names and addresses"),
+        (FLEET.replace("observer-gardener", "gardener"), "observers has 'gardener'; their names begin with"),
+        (FLEET.replace("bob", "Bob"), "names is 'Bob'; it must have"),
+        ("[agents", "is no TOML file"),
+    ],
+)
+def test_a_fleet_that_does_not_do(tmp_path, text, message):
+    path = tmp_path / "fleet.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_fleet(path)
+
+
+def test_a_device_finds_its_neighbours_in_the_fleets_file(tmp_path):
+    path = tmp_path / "fleet.toml"
+    path.write_text(FLEET)
+    experiment = pair()
+    ada, bob = (membership_of(Device(name, path), experiment) for name in ("ada", "bob"))
+    assert (ada.listen, ada.connect) == (("tls/10.0.0.1:7447",), ())
+    assert (bob.listen, bob.connect) == ((), ("tls/10.0.0.1:7447",))
+    assert ada.fleet == bob.fleet
+    with pytest.raises(InputError, match="name is 'eve'; it must be one of ada, bob"):
+        membership_of(Device("eve", path), experiment)
+    with pytest.raises(InputError, match="agent-0 neither listens nor connects"):
+        membership_of(Device("agent-0"), experiment)
+    # what listens to other machines needs certificates
+    with pytest.raises(InputError, match="for which certificates are needed"):
+        be_agent(experiment, Device("ada", path), tmp_path / "ada")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["launch", "cartpole"], "'cartpole' is no recipe; did you mean"),
+        (["launch", "cartpole-balance", "--seeds", "2"], "seeds is 2; a launch runs one seed at a time"),
+        (["launch", "cartpole-balance", "--compression", "zip"], "compression"),
+        (
+            ["launch", "cartpole-balance", "--rule", "push_sum"],
+            "rule is 'push_sum', which only the runtime vectorised",
+        ),
+        (["launch", "--resume", "nowhere"], "nowhere is not a run folder"),
+        (["status", "nowhere"], "nowhere is not a run folder"),
+        (["agent", "cartpole-balance"], "--name"),
+        (["agent", "cartpole-balance", "--name", "eve"], "name is 'eve'; it must be one of agent-0"),
+        (["keys", "isue", "x"], "'isue' is no action of keys; did you mean issue?"),
+        (["keys", "issue", "nowhere", "--names", "ada"], "nowhere"),
+        (["gather", "--out", "x"], "no folder was given"),
+        (
+            ["train", "cartpole-balance", "--runtime", "network"],
+            "gossamer launch, and launch --resume, run it",
+        ),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_bad_input_gets_a_sentence_and_writes_nothing(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert message in said
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_of_a_fleet(tmp_path, capsys):
+    cli.main(["keys", "init", str(tmp_path / "keys"), "--title", "garden"])
+    cli.main(
+        [
+            "keys",
+            "issue",
+            str(tmp_path / "keys"),
+            "--names",
+            "ada",
+            "observer-gardener",
+            "--addresses",
+            "10.0.0.1",
+        ]
+    )
+    written = sorted(path.name for path in (tmp_path / "keys").iterdir())
+    assert written == [
+        "ada.key",
+        "ada.pem",
+        "authority.key",
+        "authority.pem",
+        "observer-gardener.key",
+        "observer-gardener.pem",
+    ]
+    assert all(
+        os.stat(tmp_path / "keys" / name).st_mode & 0o077 == 0 for name in written if name.endswith(".key")
+    )
+
+
+@pytest.mark.parametrize("package", ["zenoh", "cryptography"])
+def test_without_the_extra_a_sentence_names_it(tmp_path, package):
+    script = f"import sys; sys.modules[{package!r}] = None\nfrom gossamer.cli import main\nmain(sys.argv[1:])"
+    flags = ["launch", "cartpole-balance", "--agents", "5", "--tasks", "5", "--tls", "True", "--out", "run"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *flags], capture_output=True, text=True, cwd=tmp_path, timeout=DEADLINE
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "gossamer[network]" in done.stderr
+
+
+def test_agents_come_and_go_and_the_others_learn_on(tmp_path):
+    """A minute; benchmarks/churn has ten."""
+    found = churning.churn(60.0, pool=6, least=2, seed=0, folder=tmp_path)
+    verdicts = churning.verdicts(found)
+    assert all(verdicts.values()), (verdicts, churning.last_line(found, 60.0))
+    assert found["killed"] >= 2
+    assert found["begun"] >= 4
+    assert json.dumps(found)

@@ -1,0 +1,352 @@
+"""What one agent takes from the network and gives to it, without a network; and a session of it, on loopback."""
+
+import pickle
+import queue
+import struct
+import threading
+import time
+import zlib
+
+import numpy as np
+import pytest
+
+from gossamer.mixing import uniform, weigh
+from gossamer.runtimes.clock import MonotonicClock
+from gossamer.runtimes.inbox import Envelope, Inbox
+from gossamer.runtimes.network.compression import Compressor
+from gossamer.runtimes.network.intake import Intake, OwnName
+from gossamer.runtimes.network.post import NetworkPost, Outbox, Voice
+from gossamer.runtimes.network.refusals import Refusals
+from gossamer.runtimes.network.schema import Schema
+from gossamer.runtimes.network.space import Space
+from gossamer.runtimes.network.wire import Expected, Header, Kind, decode, encode, message_bytes
+from gossamer.schedules import Links, Schedule
+from gossamer.schedules.draws import link_fails
+from gossamer.topologies import named
+
+RUN = "0f" * 16
+SPACE = Space(RUN)
+SCHEMA = Schema.of({"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)})
+EXPECTED = Expected(bytes.fromhex(RUN), SCHEMA, "none", message_bytes(SCHEMA, "none"))
+ALICE, BOB, CAROL = 0, 1, 2  # Alice hears Bob and Carol
+NUMBERS = {"bob": BOB, "carol": CAROL}
+DEADLINE = 20.0  # seconds; reached only where something is broken
+
+
+def values(number):
+    return {"w": np.full((2, 3), number, np.float32), "b": np.full(2, number, np.float32)}
+
+
+def written(
+    number=1.0, version=1, sender=BOB, incarnation=1, kind=Kind.parameters, schema=SCHEMA, message=None
+):
+    parts = ()
+    if kind is Kind.parameters:
+        parts = Compressor("none", schema).compress(
+            schema.leaves(values(number) if message is None else message)
+        )
+    header = Header(kind, bytes.fromhex(RUN), sender, incarnation, version, sent_at=1.7e9)
+    return encode(header, schema, "none", parts)
+
+
+def repaired(data):
+    """The message with a checksum that is right."""
+    return data[:84] + struct.pack("<I", zlib.crc32(data[88:], zlib.crc32(data[:84] + bytes(4)))) + data[88:]
+
+
+class Alice:
+    """An agent's inbox and intake."""
+
+    def __init__(self, schedule=None, seed=0):
+        self.inbox = Inbox([BOB, CAROL], MonotonicClock())
+        self.refusals = Refusals("alice")
+        self.intake = Intake(
+            ALICE,
+            self.inbox,
+            EXPECTED,
+            SPACE,
+            NUMBERS,
+            frozenset(NUMBERS.values()),
+            schedule or Schedule("most_recent"),
+            seed,
+            self.refusals,
+        )
+
+    def hears(self, data, name="bob"):
+        self.intake.receive(SPACE.message(name, 0), data)
+
+    def present(self):
+        return self.inbox.look().present.tolist()
+
+    def versions(self):
+        return self.inbox.look().version.tolist()
+
+
+def test_a_message_comes_to_the_inbox():
+    alice = Alice()
+    alice.hears(written(number=3.0, version=7))
+    assert alice.versions() == [7, 0]
+    np.testing.assert_array_equal(alice.inbox.newest()[BOB]["w"], np.full((2, 3), 3.0))
+    assert alice.intake.last()[BOB].version == 7
+    assert alice.refusals.counts() == {}
+
+
+OTHER = Schema.of({"w": np.zeros((3, 2), np.float32), "b": np.zeros(2, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (written(version=2)[:-1], "truncated"),
+        (written(version=2) + bytes(EXPECTED.limit), "oversized"),
+        (
+            written(
+                version=2,
+                schema=OTHER,
+                message={"w": np.zeros((3, 2), np.float32), "b": np.zeros(2, np.float32)},
+            ),
+            "schema",
+        ),
+        (
+            repaired(written(version=2)[:88] + struct.pack("<f", np.nan) + written(version=2)[92:]),
+            "not_finite",
+        ),
+        (pickle.dumps({"w": np.zeros((2, 3))})[:100].ljust(100, b"."), "not_ours"),
+        (written(version=2, sender=CAROL), "sender"),
+        (written(version=1), "replayed"),
+        (written(version=2, incarnation=0), "incarnation"),
+        (written(version=2)[:-1] + b"\x01", "checksum"),
+        (repaired(written(version=2).replace(bytes.fromhex(RUN), bytes(16))), "run"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_refused_changes_nothing_and_is_counted(data, reason, caplog):
+    alice = Alice()
+    alice.hears(written(number=3.0, version=1))
+    before = alice.inbox.newest()[BOB]["w"].copy()
+    alice.hears(data)
+    assert alice.refusals.counts() == {reason: {"bob": 1}}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "bob" in caplog.text
+    np.testing.assert_array_equal(alice.inbox.newest()[BOB]["w"], before)
+    assert alice.versions() == [1, 0]
+    alice.hears(written(number=4.0, version=2))
+    assert alice.versions() == [2, 0]
+
+
+def test_who_is_not_there_is_not_waited_for_until_it_comes():
+    alice = Alice()
+    assert alice.present() == [False, False]
+    alice.intake.appeared(SPACE.alive("bob", 1))
+    assert alice.present() == [True, False]
+    assert alice.intake.present() == {BOB}
+    alice.intake.gone(SPACE.alive("bob", 1))
+    assert alice.present() == [False, False]
+    alice.intake.appeared(SPACE.alive("bob", 1))  # a link was down, and is up again
+    assert alice.present() == [True, False]
+    alice.intake.appeared(SPACE.alive("mallory", 1))
+    alice.intake.gone(SPACE.alive("mallory", 1))
+    assert alice.intake.present() == {BOB}
+
+
+def test_the_end_of_an_old_process_says_nothing_of_the_new_one():
+    alice = Alice()
+    alice.intake.appeared(SPACE.alive("bob", 5))
+    alice.intake.appeared(SPACE.alive("bob", 6))
+    alice.intake.gone(SPACE.alive("bob", 5))
+    assert alice.present() == [True, False]
+
+
+def test_a_new_process_counts_anew_and_the_old_one_is_heard_no_more():
+    alice = Alice()
+    alice.hears(written(number=1.0, version=90, incarnation=5))
+    alice.hears(written(number=2.0, version=40, incarnation=6))
+    assert alice.versions() == [40, 0]
+    alice.hears(written(number=3.0, version=91, incarnation=5))
+    assert alice.versions() == [40, 0]
+    assert alice.refusals.counts() == {"incarnation": {"bob": 1}}
+
+
+def test_a_farewell_ends_it_and_the_last_message_counts_once():
+    alice = Alice()
+    alice.intake.appeared(SPACE.alive("bob", 1))
+    alice.hears(written(version=3))
+    alice.hears(written(version=3, kind=Kind.farewell))
+    assert alice.present() == [True, False]  # unread
+    alice.inbox.take(lambda held: held.received)
+    assert alice.present() == [False, False]
+
+
+def test_an_answer_may_come_once_more_by_itself():
+    alice = Alice()
+    alice.intake.receive_answer(SPACE.newest("bob"), written(version=4))
+    alice.hears(written(version=4))
+    assert alice.versions() == [4, 0]
+    assert alice.refusals.counts() == {}
+    alice.hears(written(version=3))
+    assert alice.refusals.counts() == {"replayed": {"bob": 1}}
+
+
+def test_failing_links_lose_just_the_messages_that_the_sender_counts():
+    schedule = Schedule("most_recent", link_failure=0.5)
+    alice, seen = Alice(schedule, seed=3), []
+    for version in range(1, 41):
+        alice.hears(written(version=version))
+        seen.append(alice.versions()[0] == version)
+    lost = [bool(link_fails(schedule, 3, BOB, np.array([ALICE]), version)[0]) for version in range(1, 41)]
+    assert seen == [not each for each in lost]
+    assert 10 < sum(lost) < 30
+
+
+def test_all_neighbours_are_waited_for():
+    alice = Alice()
+    alice.intake.appeared(SPACE.alive("bob", 1))
+    assert alice.intake.wait_for_all(time.monotonic(), lambda: False) == {CAROL}
+    later = threading.Timer(0.05, alice.intake.appeared, [SPACE.alive("carol", 1)])
+    later.start()
+    assert alice.intake.wait_for_all(time.monotonic() + DEADLINE, lambda: False) == set()
+    later.join()
+
+
+def test_a_process_ends_when_a_newer_one_speaks_for_its_name():
+    replaced = []
+    own = OwnName(SPACE, 7, lambda: replaced.append(True))
+    for incarnation in (6, 7):
+        own.appeared(SPACE.alive("alice", incarnation))
+    assert replaced == []
+    own.appeared(SPACE.alive("alice", 8))
+    assert replaced == [True]
+
+
+class Recorder:
+    """A publisher that keeps what it is given, and can be made to take its time."""
+
+    def __init__(self):
+        self.said, self.free = queue.Queue(), threading.Event()
+        self.free.set()
+
+    def put(self, data):
+        assert self.free.wait(DEADLINE)
+        self.said.put(decode(data, EXPECTED))
+
+    def next(self):
+        return self.said.get(timeout=DEADLINE)
+
+
+VOICE = Voice(BOB, bytes.fromhex(RUN), 9, SCHEMA, "none")
+
+
+def envelope(version):
+    return Envelope(BOB, version, 0.0, values(float(version)))
+
+
+def test_a_newer_message_takes_the_place_of_one_that_waits():
+    publisher = Recorder()
+    outbox = Outbox(VOICE, [publisher], [publisher], in_step=False)
+    publisher.free.clear()
+    assert outbox.put(envelope(1))
+    while outbox.waiting:
+        assert threading.Event().wait(0.001) is False
+    assert [outbox.put(envelope(version)) for version in (2, 3, 4)] == [True, False, False]
+    publisher.free.set()
+    outbox.close(DEADLINE)
+    headers = [publisher.next()[0] for _ in range(3)]
+    assert [(header.kind, header.version) for header in headers] == [
+        (Kind.parameters, 1),
+        (Kind.parameters, 4),
+        (Kind.farewell, 4),
+    ]
+    assert {(header.sender, header.incarnation) for header in headers} == {(BOB, 9)}
+
+
+def test_in_step_every_message_goes_out_in_its_phase():
+    even, odd = Recorder(), Recorder()
+    outbox = Outbox(VOICE, [even, odd], [even, odd], in_step=True)
+    for version in range(1, 6):
+        assert outbox.put(envelope(version))
+    outbox.close(DEADLINE)
+    assert [even.next()[0].version for _ in range(3)] == [1, 3, 5]
+    assert [odd.next()[0].version for _ in range(2)] == [2, 4]
+    assert even.next()[0].kind is odd.next()[0].kind is Kind.farewell
+    np.testing.assert_array_equal(decode(outbox.newest(), EXPECTED)[1][0], np.full(2, 5.0))
+
+
+def test_a_silenced_outbox_says_nothing_more():
+    publisher = Recorder()
+    outbox = Outbox(VOICE, [publisher], [publisher], in_step=True)
+    outbox.put(envelope(1))
+    assert publisher.next()[0].version == 1
+    outbox.silence()
+    outbox.put(envelope(2))
+    outbox.close(DEADLINE)
+    assert publisher.said.empty()
+
+
+def test_a_message_that_cannot_be_sent_ends_nothing(caplog):
+    publisher = Recorder()
+    outbox = Outbox(VOICE, [publisher], [publisher], in_step=True)
+    outbox.put(Envelope(BOB, 1, 0.0, {"another": np.zeros(1, np.float32)}))
+    outbox.put(envelope(2))
+    assert publisher.next()[0].version == 2
+    assert "update 1 of agent 1 was not sent" in caplog.text
+
+
+def test_the_post_counts_who_hears_and_joins_once():
+    links = Links.of(weigh(named("directed_ring", 3), uniform))
+    receiver = int(links.receiver[links.sender == BOB][0])
+    schedule = Schedule("most_recent", link_failure=0.5)
+    publisher, told = Recorder(), []
+    outbox = Outbox(VOICE, [publisher], [publisher], in_step=True)
+    present = {receiver}
+    post = NetworkPost(
+        outbox,
+        links,
+        BOB,
+        schedule,
+        0,
+        lambda: frozenset(present),
+        lambda: told.append("join"),
+        lambda: told.append("leave"),
+    )
+    counts = [post.send(envelope(version)) for version in range(1, 21)]
+    lost = [int(link_fails(schedule, 0, BOB, np.array([receiver]), version)[0]) for version in range(1, 21)]
+    assert counts == [(1, each) for each in lost]
+    present.clear()
+    assert post.send(envelope(21)) == (0, 0)
+    post.leave(BOB)
+    assert told == ["join", "leave"]
+
+
+def test_sessions_hear_each_other_and_close():
+    """Tokens, messages, questions, on loopback without certificates."""
+    pytest.importorskip("zenoh", reason="the network needs the extra gossamer[network]")
+    from gossamer.fleet.launch import local_addresses
+    from gossamer.runtimes.network.security import zenoh_config
+    from gossamer.runtimes.network.session import Session
+
+    address = local_addresses(("alice",), tls=False)["alice"]
+    first = Session(zenoh_config((address,), (), None, None))
+    second = Session(zenoh_config((), (address,), None, None))
+    heard = queue.Queue()
+    try:
+        second.watch_tokens(
+            SPACE.alive("alice"), lambda key: heard.put(("up", key)), lambda key: heard.put(("down", key))
+        )
+        withdraw = first.declare_token(SPACE.alive("alice", 1))
+        assert heard.get(timeout=DEADLINE) == ("up", SPACE.alive("alice", 1))
+        second.subscribe(SPACE.message("alice", 0), lambda key, data: heard.put((key, data)), lossless=True)
+        publisher = first.publisher(SPACE.message("alice", 0), lossless=True)
+        until = time.monotonic() + DEADLINE
+        while not publisher.is_heard:
+            assert time.monotonic() < until
+        for number in range(3):
+            publisher.put(bytes([number]))
+        assert [heard.get(timeout=DEADLINE)[1] for _ in range(3)] == [b"\0", b"\1", b"\2"]
+        first.answer(SPACE.newest("alice"), lambda: b"newest")
+        assert second.ask(SPACE.newest(), DEADLINE) == {SPACE.newest("alice"): b"newest"}
+        assert second.tokens(SPACE.alive("*"), DEADLINE) == [SPACE.alive("alice", 1)]
+        withdraw()
+        assert heard.get(timeout=DEADLINE) == ("down", SPACE.alive("alice", 1))
+    finally:
+        second.close()
+        first.close()
