@@ -30,6 +30,7 @@ from gossamer.fleet.member import Replaced, _distance_to_mean, run_member
 from gossamer.fleet.membership import Fleet, Membership, default_names, read_fleet
 from gossamer.fleet.status import ask, table
 from gossamer.records import read_last_row, read_metrics
+from gossamer.runtimes.single import spread_alone
 from gossamer.schedules import Schedule
 from gossamer.stopping import Interrupted, Stop
 from gossamer.train import restore_population, resume, train

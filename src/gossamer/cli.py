@@ -413,7 +413,8 @@ def _launch(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
             f"usage: {PROGRAM} launch RECIPE [OPTIONS]   ({PROGRAM} launch RECIPE --help lists them)\n"
-            f"       {PROGRAM} launch --resume RUN [--rounds INT]\n\n"
+            f"       {PROGRAM} launch RECIPE --runtime ray [--address ADDRESS] [OPTIONS]\n"
+            f"       {PROGRAM} launch --resume RUN [--rounds INT] [--address ADDRESS]\n\n"
             f"recipes: {', '.join(RECIPES)}"
         )
         return
@@ -425,6 +426,7 @@ def _launch(arguments: list[str]) -> None:
 
 def _launch_recipe(name: str, arguments: list[str]) -> None:
     from gossamer.experiment import Experiment
+    from gossamer.fleet.cluster import Cluster, launch_on_ray
     from gossamer.fleet.launch import Launch, launch
     from gossamer.progress import reporter
     from gossamer.recipes import RECIPES
@@ -433,34 +435,64 @@ def _launch_recipe(name: str, arguments: list[str]) -> None:
     class Options:
         experiment: Experiment
         how: Launch
+        place: Cluster
         out: Path | None = None
         """Folder of the run, new or empty; by default runs/RECIPE-DATE-TIME."""
 
+    on_ray, arguments = _is_on_ray(arguments)
     recipe = RECIPES[name]()
-    default = Options(replace(recipe, runtime="network"), Launch())
+    default = Options(replace(recipe, runtime="network"), Launch(), Cluster())
     description = (
-        f"Run {name}, a process for each agent: {(RECIPES[name].__doc__ or '').strip().splitlines()[0]}"
+        f"Run {name}, a process for each agent: {(RECIPES[name].__doc__ or '').strip().splitlines()[0]} "
+        "--runtime ray places them on a cluster."
     )
     options = _parse(Options, arguments, f"launch {name}", default=default, description=description)
+    if not on_ray and options.place != Cluster():
+        raise InputError(f"{options.place} is for agents on a cluster; add --runtime ray")
     out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    print(launch(options.experiment, out, options.how, reporter(name)))
+    if on_ray:
+        print(launch_on_ray(options.experiment, out, options.how, options.place, reporter(name)))
+    else:
+        print(launch(options.experiment, out, options.how, reporter(name)))
+
+
+def _is_on_ray(arguments: list[str]) -> tuple[bool, list[str]]:
+    """Whether --runtime says ray, which is no runtime of an experiment: its agents run as on any network."""
+    _refuse_repeated(arguments)
+    split = [
+        part
+        for each in arguments
+        for part in (each.split("=", 1) if each.startswith("--runtime=") else [each])
+    ]
+    if "--runtime" not in split[:-1]:
+        return False, arguments
+    place = split.index("--runtime")
+    runtime = split[place + 1]
+    if runtime not in ("network", "ray"):
+        raise InputError(
+            f"--runtime is {runtime!r}; {PROGRAM} launch takes network or ray, others are for train"
+        )
+    return runtime == "ray", split[:place] + split[place + 2 :]
 
 
 def _resume_launch(arguments: list[str]) -> None:
     from gossamer.fleet.launch import resume_launch
     from gossamer.progress import reporter
 
-    def continue_run(resume: Path, rounds: int | None = None) -> tuple[Path, int | None]:
+    def continue_run(
+        resume: Path, rounds: int | None = None, address: str | None = None
+    ) -> tuple[Path, int | None, str | None]:
         """Continue a launch, each agent from its newest checkpoint.
 
         Args:
             resume: Folder of the launch.
             rounds: New total number of rounds; by default what it was started with.
+            address: Of the Ray to use, for a launch with --runtime ray; by default that which it used.
         """
-        return resume, rounds
+        return resume, rounds, address
 
-    run, rounds = _parse(continue_run, arguments, "launch")
-    print(resume_launch(run, rounds, reporter(run.name)))
+    run, rounds, address = _parse(continue_run, arguments, "launch")
+    print(resume_launch(run, rounds, reporter(run.name), address))
 
 
 def _agent(arguments: list[str]) -> None:
@@ -503,19 +535,24 @@ def _status(arguments: list[str]) -> None:
 
     @dataclass(frozen=True)
     class Options:
-        """Ask the agents of a launch, while it runs, how they are."""
+        """Ask the agents of a launch, or of a fleet, while they live, how they are."""
 
         run: tyro.conf.Positional[Path]
-        """Folder of the launch."""
+        """Folder of the launch, or of one agent of the fleet."""
         seconds: float = 3.0
         """How long answers are waited for, at most."""
+        keys: Path | None = None
+        """Folder with the observer's certificate, where a fleet talks by TLS; a launch has one of its own."""
+        observer: str = "observer-status"
+        """Name in that certificate, one of the fleet's observers."""
 
     options = _parse(Options, arguments, "status")
     from rich.console import Console
 
-    from gossamer.fleet.status import ask_launch, table
+    from gossamer.fleet.status import ask_run, table
 
-    Console(width=max(100, Console().width)).print(table(ask_launch(options.run, options.seconds)))
+    status = ask_run(options.run, options.seconds, options.keys, options.observer)
+    Console(width=max(100, Console().width)).print(table(status))
 
 
 def _gather(arguments: list[str]) -> None:

@@ -17,7 +17,7 @@ from gossamer.engines.tally import Place, Tally
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, Parts, build
 from gossamer.fleet.member import State, load_membership, state_like
-from gossamer.records import MetricsLog, create_run, provenance, read_config, read_metrics, summarise
+from gossamer.records import MetricsLog, create_run, provenance, read_metrics, summarise
 from gossamer.runtimes.vectorised import Population
 from gossamer.serialization import to_data
 
@@ -128,20 +128,19 @@ def _agents(folders: Sequence[Path]) -> tuple[Experiment, dict[int, Path]]:
     by_number: dict[int, Path] = {}
     first: tuple[Experiment, str] | None = None
     for folder in folders:
-        experiment, name = load_membership(folder)
-        agent = read_config(folder)["agent"]
-        run = agent["fleet"]["run"]
+        experiment, membership = load_membership(folder)
+        run, number = membership.fleet.run, membership.number
         if first is None:
             first = experiment, run
         if first[1] != run:
             raise InputError(
                 f"{folder} is of run {run}; {folders[0]} is of {first[1]}, give agents of one run"
             )
-        if agent["number"] in by_number:
+        if number in by_number:
             raise InputError(
-                f"{folder} holds {name}, as does {by_number[agent['number']]}; give each agent once"
+                f"{folder} holds {membership.name}, as does {by_number[number]}; give each agent once"
             )
-        by_number[agent["number"]] = folder
+        by_number[number] = folder
     if first is None:
         raise InputError("no folder was given; give those of all agents of a run")
     missing = sorted(set(range(first[0].agents)) - set(by_number))

@@ -77,12 +77,40 @@ def launch(
         Interrupted: it was asked to stop; all agents have saved themselves.
         AgentsFailed: agents died more often than they are begun again; the others went on to their end.
     """
-    experiment, how = replace(experiment, runtime="network"), how or Launch()
+    experiment, how = launchable(experiment), how or Launch()
+    fleet = create_launch(experiment, out, how)
+    if how.tls:
+        issue_all(out, fleet)
+    return _supervise(experiment, fleet, how, out, reporter or Silent())
+
+
+def launchable(experiment: Experiment) -> Experiment:
+    """An experiment whose agents will be processes.
+
+    Raises:
+        InputError: it does not do.
+    """
+    experiment = replace(experiment, runtime="network")
     if experiment.seeds != 1:
         raise InputError(
             f"seeds is {experiment.seeds}; a launch runs one seed at a time, give seeds 1 and a seed"
         )
     build(experiment)
+    return experiment
+
+
+def create_launch(experiment: Experiment, out: Path, how: Launch, **more: Any) -> Fleet:
+    """The folder of a new launch, with the run and the names of its agents.
+
+    Args:
+        experiment: a ``launchable`` one.
+        out: a folder that is new or empty.
+        how: what all agents have in common.
+        more: what else its configuration says.
+
+    Raises:
+        InputError: the folder does not do.
+    """
     names = default_names(experiment.agents)
     observers = (OBSERVER,) if how.tls else ()
     fleet = Fleet(secrets.token_hex(16), names, observers=observers)
@@ -92,13 +120,12 @@ def launch(
             "experiment": to_data(experiment),
             "fleet": {"run": fleet.run, "names": list(names), "observers": list(observers)},
             "launch": asdict(how),
+            **more,
             "resume": "learner-exact",
             "provenance": provenance(),
         },
     )
-    if how.tls:
-        issue_all(out, fleet)
-    return _supervise(experiment, fleet, how, out, reporter or Silent())
+    return fleet
 
 
 def issue_all(out: Path, fleet: Fleet) -> None:
@@ -108,17 +135,32 @@ def issue_all(out: Path, fleet: Fleet) -> None:
         issue(out / KEYS, name)
 
 
-def resume_launch(out: Path, rounds: int | None = None, reporter: Reporter | None = None) -> Path:
+def resume_launch(
+    out: Path, rounds: int | None = None, reporter: Reporter | None = None, address: str | None = None
+) -> Path:
     """Go on with a launch whose processes have ended, each agent from its newest checkpoint.
 
+    Args:
+        out: the folder of the launch, on this machine or on Ray.
+        rounds: a new total number of rounds.
+        reporter: shows progress; nothing is shown by default.
+        address: of the Ray to use, for a launch on Ray; by default the one it used.
+
     Raises:
-        InputError: the folder holds no launch.
+        InputError: the folder holds no launch, or an address is given and it was not on Ray.
         Interrupted, AgentsFailed: as ``launch``.
     """
     experiment, fleet, how = load_launch(out)
+    on_ray = "cluster" in read_config(out)
+    if address is not None and not on_ray:
+        raise InputError(f"address is {address!r}; {out} was not launched on Ray, leave it out")
     if rounds is not None:
         experiment = replace(experiment, rounds=rounds)
         replace_config(out, {**read_config(out), "experiment": to_data(experiment)})
+    if on_ray:
+        from gossamer.fleet.cluster import resume_on_ray  # which builds on this file
+
+        return resume_on_ray(out, reporter, address)
     return _supervise(experiment, fleet, how, out, reporter or Silent())
 
 
@@ -149,7 +191,7 @@ def agent_folder(out: Path, name: str) -> Path:
     return out / "agents" / name
 
 
-def _output(out: Path, name: str) -> Path:
+def output_of(out: Path, name: str) -> Path:
     """What an agent's process has said."""
     return out / "agents" / f"{name}.log"
 
@@ -226,9 +268,9 @@ class Supervisor:
 
 def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, reporter: Reporter) -> Path:
     fleet = replace(fleet, addresses=local_addresses(fleet.names, how.tls))
-    _write_addresses(out, fleet)
+    write_addresses(out, fleet)
     if build(experiment).schedule.in_step:
-        _back_to_common_round([agent_folder(out, name) / "checkpoints" for name in fleet.names])
+        back_to_common_round([agent_folder(out, name) / "checkpoints" for name in fleet.names])
     supervisor = Supervisor(experiment, fleet, how, out)
     agents = [_Running(name) for name in fleet.names]
     with stop_requests() as stop, reporter, ExitStack() as stack:
@@ -236,7 +278,7 @@ def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, rep
         for each in agents:
             each.process, each.begun = supervisor.begin(each.name, "own"), 1
         folders = [agent_folder(out, name) for name in fleet.names]
-        _watch(agents, supervisor, stop, _Progress(reporter, experiment, folders).show)
+        _watch(agents, supervisor, stop, Progress(reporter, experiment, folders).show)
     if stop:
         raise Interrupted(
             f"stopped, all agents have saved themselves; go on with: gossamer launch --resume {out}"
@@ -245,13 +287,13 @@ def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, rep
     if failed:
         raise AgentsFailed(
             f"{', '.join(failed)} died {how.restarts + 1} times; what they said is in "
-            f"{_output(out, failed[0])}, and gossamer launch --resume {out} begins them again"
+            f"{output_of(out, failed[0])}, and gossamer launch --resume {out} begins them again"
         )
     gather([agent_folder(out, name) for name in fleet.names], out)
     return out
 
 
-def _back_to_common_round(stores: Sequence[Path]) -> None:
+def back_to_common_round(stores: Sequence[Path]) -> None:
     """In step agents must go on from the same round: the newest of which each has a checkpoint, or the beginning."""
     common = max(set.intersection(*(set(checkpoints.rounds(store)) for store in stores)), default=0)
     for store in stores:
@@ -286,9 +328,9 @@ def _end_all(agents: Sequence[_Running]) -> None:
     for process in processes:
         process.terminate()
     for process in processes:
-        process.join(_SAVE_SECONDS)
+        process.join(SAVE_SECONDS)
         if process.is_alive():
-            _log.error("%s did not end in %g s and is killed", process.name, _SAVE_SECONDS)
+            _log.error("%s did not end in %g s and is killed", process.name, SAVE_SECONDS)
             process.kill()
             process.join()
 
@@ -355,13 +397,14 @@ def local_addresses(names: Sequence[str], tls: bool) -> dict[str, str]:
         }
 
 
-def _write_addresses(out: Path, fleet: Fleet) -> None:
+def write_addresses(out: Path, fleet: Fleet) -> None:
+    """Where agents can be asked, into the configuration of a launch."""
     config = read_config(out)
     config["fleet"]["addresses"] = dict(fleet.addresses)
     replace_config(out, config)
 
 
-class _Progress:
+class Progress:
     """Shows where the agents stand, by the last line of the metrics of each.
 
     Args:
@@ -397,4 +440,4 @@ class _Progress:
 
 KEYS = "keys"
 _LOOK_AGAIN = 0.2  # seconds between looks at progress and requests to stop
-_SAVE_SECONDS = 60.0
+SAVE_SECONDS = 60.0

@@ -10,12 +10,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from gossamer import checkpoints
 from gossamer.engines.tally import Place, Tally
@@ -100,8 +100,8 @@ def run_member(
     return folder
 
 
-def load_membership(folder: Path) -> tuple[Experiment, str]:
-    """The experiment of an agent's folder, and the agent's name.
+def load_membership(folder: Path) -> tuple[Experiment, Membership]:
+    """The experiment of an agent's folder, and its place in the fleet when it began.
 
     Raises:
         InputError: it is no folder of an agent.
@@ -110,7 +110,7 @@ def load_membership(folder: Path) -> tuple[Experiment, str]:
     experiment, agent = from_data(config.get("experiment")), config.get("agent")
     if not isinstance(experiment, Experiment) or not isinstance(agent, dict):
         raise InputError(f"{folder} holds no agent of a fleet; give a folder that gossamer agent wrote")
-    return experiment, agent["name"]
+    return experiment, Membership.of_data(agent)
 
 
 def state_like(experiment: Experiment, parts: Parts, number: int) -> State:
@@ -403,30 +403,27 @@ def _tasks_of(parts: Parts, number: int) -> Any:
 def _require_folder(folder: Path, experiment: Experiment, membership: Membership) -> None:
     """A new folder, or one of just this agent of just this run."""
     if not (folder / "config.json").exists():
-        agent = {**asdict(membership), "number": membership.number}
         create_run(
             folder,
             {
                 "experiment": to_data(experiment),
-                "agent": json.loads(json.dumps(agent, default=_plain)),
+                "agent": membership.data(),
                 "resume": "learner-exact",
                 "provenance": provenance(),
             },
         )
         return
-    held, name = load_membership(folder)
-    if name != membership.name or _without_length(held) != _without_length(experiment):
+    held, begun = load_membership(folder)
+    if (begun.fleet.run, begun.name) != (membership.fleet.run, membership.name) or _without_length(
+        held
+    ) != _without_length(experiment):
         raise InputError(
-            f"{folder} holds {name} of another run; give another folder, or the same name and experiment"
+            f"{folder} holds {begun.name} of another run; give another folder, or the same name and experiment"
         )
 
 
 def _without_length(experiment: Experiment) -> Any:
     return {name: value for name, value in to_data(experiment).items() if name != "rounds"}
-
-
-def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def _last_incarnation(folder: Path) -> int:

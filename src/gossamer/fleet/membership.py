@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -114,6 +114,28 @@ class Membership:
     def number(self) -> int:
         """The agent's number in the topology."""
         return self.fleet.number(self.name)
+
+    def data(self) -> dict[str, Any]:
+        """As plain data, for ``config.json``.
+
+        Example:
+            >>> here = Membership(Fleet("00" * 16, ("ada", "bob")), "bob", ("tcp/127.0.0.1:1",))
+            >>> Membership.of_data(here.data()) == here
+            True
+        """
+        fleet = {
+            **asdict(self.fleet),
+            "names": list(self.fleet.names),
+            "observers": list(self.fleet.observers),
+        }
+        return {**asdict(self), "fleet": fleet, "listen": list(self.listen), "connect": list(self.connect)}
+
+    @classmethod
+    def of_data(cls, data: Mapping[str, Any]) -> "Membership":
+        """From what ``data`` gave."""
+        lists = ("listen", "connect")
+        fleet = {**data["fleet"], **{name: tuple(data["fleet"][name]) for name in ("names", "observers")}}
+        return cls(**{**data, **{name: tuple(data[name]) for name in lists}, "fleet": Fleet(**fleet)})
 
 
 def default_names(agents: int) -> tuple[str, ...]:

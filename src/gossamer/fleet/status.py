@@ -13,8 +13,10 @@ from rich.table import Table
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, build
 from gossamer.fleet.launch import KEYS, OBSERVER, load_launch
+from gossamer.fleet.member import load_membership
 from gossamer.fleet.membership import Fleet
 from gossamer.keys import check
+from gossamer.records import read_config
 from gossamer.runtimes.network.compression import Compression
 from gossamer.runtimes.network.schema import Schema
 from gossamer.runtimes.network.security import Access, Credentials, zenoh_config
@@ -35,19 +37,32 @@ class FleetStatus:
     """Who did not answer."""
 
 
-def ask_launch(run: Path, seconds: float = 3.0) -> FleetStatus:
-    """The status of the agents that ``gossamer launch`` began.
+def ask_run(
+    run: Path, seconds: float = 3.0, keys: Path | None = None, observer: str = OBSERVER
+) -> FleetStatus:
+    """The status of all agents, from the folder of a launch or of one agent of a fleet.
 
     Args:
-        run: the folder of the launch.
+        run: the folder.
         seconds: how long answers are waited for, at most.
+        keys: folder with the observer's certificate; a launch has one of its own.
+        observer: the name in that certificate.
 
     Raises:
-        InputError: the folder holds no launch.
+        InputError: the folder holds neither, or the certificate is missing or does not do.
     """
-    experiment, fleet, how = load_launch(run)
-    credentials = Credentials.of(check(run / KEYS, OBSERVER)) if how.tls else None
-    return ask(experiment, fleet, how.compression, credentials, OBSERVER, seconds)
+    if "agent" not in read_config(run):
+        experiment, fleet, how = load_launch(run)
+        folder, compression = run / KEYS if how.tls else None, how.compression
+    else:
+        experiment, membership = load_membership(run)
+        folder, fleet, compression = keys, membership.fleet, membership.compression
+        if keys is None and membership.keys is not None:
+            raise InputError(
+                f"keys is missing; the agents of {run} talk by TLS, give a folder with {observer}.pem and its key"
+            )
+    credentials = None if folder is None else Credentials.of(check(folder, observer))
+    return ask(experiment, fleet, compression, credentials, observer, seconds)
 
 
 def ask(
