@@ -284,6 +284,7 @@ bob = ""
         (FLEET.replace("bob", "Bob"), "names is 'Bob'; it must have"),
         ("[agents", "is no TOML file"),
     ],
+    ids=["no title", "a table of another name", "an address that is a number", "observer", "name", "no TOML"],
 )
 def test_a_fleet_that_does_not_do(tmp_path, text, message):
     path = tmp_path / "fleet.toml"

@@ -11,7 +11,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -447,8 +447,11 @@ def _launch_recipe(name: str, arguments: list[str]) -> None:
         "--runtime ray places them on a cluster."
     )
     options = _parse(Options, arguments, f"launch {name}", default=default, description=description)
-    if not on_ray and options.place != Cluster():
-        raise InputError(f"{options.place} is for agents on a cluster; add --runtime ray")
+    given = [each.name for each in fields(Cluster) if getattr(options.place, each.name) != each.default]
+    if given and not on_ray:
+        raise InputError(
+            f"{given[0]} is {getattr(options.place, given[0])!r}, which is for agents on a cluster; add --runtime ray"
+        )
     out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     if on_ray:
         print(launch_on_ray(options.experiment, out, options.how, options.place, reporter(name)))

@@ -680,7 +680,7 @@ def _connected(place: Cluster) -> Iterator[_Connection]:
         if address is None:
             _start_own(ray)
         else:
-            _join(ray, address)
+            _join(ray, "RAY_ADDRESS" if place.address is None else "address", address)
         try:
             # Nobody joins a Ray that was started here, and its agents need not be heard elsewhere.
             yield _Connection(ray, _LOOPBACK if address is None else None)
@@ -694,8 +694,8 @@ def _start_own(ray: Any) -> None:
     _init(ray, address="local", include_dashboard=False, object_store_memory=_STORE_BYTES)
 
 
-def _join(ray: Any, address: str) -> None:
-    _require_address("RAY_ADDRESS", address)
+def _join(ray: Any, name: str, address: str) -> None:
+    _require_address(name, address)
     if address != "auto":
         # Ray itself would try for minutes.
         host, _, port = address.rpartition(":")
@@ -703,13 +703,13 @@ def _join(ray: Any, address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
         except OSError as error:
             raise InputError(
-                f"address is {address!r}, where nobody answers ({error}); give that of a Ray that runs, or leave it out"
+                f"{name} is {address!r}, where nobody answers ({error}); give that of a Ray that runs, or leave it out"
             ) from error
     try:
         _init(ray, address=address)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(
-            f"address is {address!r}, and Ray says: {' '.join(str(error).split())}; give that of a Ray that runs with "
+            f"{name} is {address!r}, and Ray says: {' '.join(str(error).split())}; give that of a Ray that runs with "
             "the same versions of Ray and Python"
         ) from error
 

@@ -46,6 +46,8 @@ class Fleet:
                 raise InputError(f"names has {name!r}; names that begin with {OBSERVER!r} are of observers")
         for name in self.observers:
             require_name("observers", name)
+            if not name.startswith(OBSERVER):
+                raise InputError(f"observers has {name!r}; their names begin with {OBSERVER!r}")
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
             raise InputError(f"names has {repeated[0]!r} twice; each agent has a name of its own")
