@@ -383,6 +383,7 @@ def test_without_the_extra_a_sentence_names_it(tmp_path, package):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "gossamer[network]" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_agents_come_and_go_and_the_others_learn_on(tmp_path):

@@ -14,7 +14,7 @@ from gossamer.mixing import uniform, weigh
 from gossamer.runtimes.clock import MonotonicClock
 from gossamer.runtimes.inbox import Envelope, Inbox
 from gossamer.runtimes.network.compression import Compressor
-from gossamer.runtimes.network.intake import Intake, OwnName
+from gossamer.runtimes.network.intake import Intake
 from gossamer.runtimes.network.post import NetworkPost, Outbox, Voice
 from gossamer.runtimes.network.refusals import Refusals
 from gossamer.runtimes.network.schema import Schema
@@ -208,14 +208,12 @@ def test_all_neighbours_are_waited_for():
     later.join()
 
 
-def test_a_process_ends_when_a_newer_one_speaks_for_its_name():
-    replaced = []
-    own = OwnName(SPACE, 7, lambda: replaced.append(True))
-    for incarnation in (6, 7):
-        own.appeared(SPACE.alive("alice", incarnation))
-    assert replaced == []
-    own.appeared(SPACE.alive("alice", 8))
-    assert replaced == [True]
+def test_whoever_asks_is_told_which_process_speaks():
+    alice = Alice()
+    assert alice.intake.incarnations() == {}
+    alice.hears(written(incarnation=5))
+    alice.intake.appeared(SPACE.alive("bob", 6))
+    assert alice.intake.incarnations() == {BOB: 6}
 
 
 class Recorder:

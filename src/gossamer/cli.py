@@ -518,17 +518,16 @@ def _be_agent(recipe: str, arguments: list[str]) -> None:
     from gossamer.progress import reporter
     from gossamer.recipes import RECIPES
 
+    recipes_own = replace(RECIPES[recipe](), runtime="network")
+
     @dataclass(frozen=True)
     class Options:
-        experiment: Experiment
         device: Device
+        experiment: Experiment = recipes_own
         out: Path | None = None
         """Folder of the agent; one that it wrote before is gone on with. By default runs/RECIPE/NAME."""
 
-    default = Options(replace(RECIPES[recipe](), runtime="network"), Device(tyro.MISSING))
-    options = _parse(
-        Options, arguments, f"agent {recipe}", default=default, description=f"Be one agent of {recipe}."
-    )
+    options = _parse(Options, arguments, f"agent {recipe}", description=f"Be one agent of {recipe}.")
     out = options.out or Path("runs") / recipe / options.device.name
     print(be_agent(options.experiment, options.device, out, reporter(options.device.name)))
 

@@ -54,7 +54,7 @@ def create_authority(
         >>> create_authority(folder, "demo").name, stat.filemode((folder / "authority.key").stat().st_mode)
         ('authority.pem', '-rw-------')
     """
-    _require_cryptography()
+    require_cryptography()
     require_name("run_name", run_name)
     begin, end = _validity(valid_days, clock())
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def issue(
         Traceback (most recent call last):
         gossamer.errors.InputError: name is 'Ada'; it must have 1 to 63 lower-case letters, digits and hyphens, ...
     """
-    _require_cryptography()
+    require_cryptography()
     require_name("name", name)
     alternatives = [_alternative_name(address) for address in addresses]
     if not alternatives:
@@ -143,7 +143,7 @@ def check(folder: Path, name: str, clock: Callable[[], float] = time.time) -> Ke
         Traceback (most recent call last):
         gossamer.errors.InputError: .../ada.pem expired on ...; issue another certificate
     """
-    _require_cryptography()
+    require_cryptography()
     require_name("name", name)
     files = KeyFiles(folder / f"{_AUTHORITY}.pem", folder / f"{name}.pem", folder / f"{name}.key")
     authority = _load_authority(files.authority, "copy it from where the authority was created")
@@ -198,7 +198,12 @@ _EARLIER = timedelta(
 )  # clocks of machines differ: one that is behind must not refuse what was just issued
 
 
-def _require_cryptography() -> None:
+def require_cryptography() -> None:
+    """Refuse to go on without the package.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import cryptography  # noqa: F401
     except ImportError as error:

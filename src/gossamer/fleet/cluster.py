@@ -15,6 +15,7 @@ import socket
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -691,7 +692,10 @@ def _connected(place: Cluster) -> Iterator[_Connection]:
 def _start_own(ray: Any) -> None:
     # Unless it is told, Ray reports its use to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    _init(ray, address="local", include_dashboard=False, object_store_memory=_STORE_BYTES)
+    with warnings.catch_warnings():
+        # JAX warns of forks; these turn into other programs at once.
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        _init(ray, address="local", include_dashboard=False, object_store_memory=_STORE_BYTES)
 
 
 def _join(ray: Any, name: str, address: str) -> None:

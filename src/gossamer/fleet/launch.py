@@ -23,7 +23,7 @@ from gossamer.experiment import Experiment, build
 from gossamer.fleet.gather import gather
 from gossamer.fleet.member import Replaced, run_member
 from gossamer.fleet.membership import Fleet, Membership, default_names
-from gossamer.keys import create_authority, issue
+from gossamer.keys import create_authority, issue, require_cryptography
 from gossamer.processes import available_cores, become_worker
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.recording import NonFiniteParameters
@@ -111,6 +111,8 @@ def create_launch(experiment: Experiment, out: Path, how: Launch, **more: Any) -
     Raises:
         InputError: the folder does not do.
     """
+    if how.tls:
+        require_cryptography()  # before anything is written
     names = default_names(experiment.agents)
     observers = (OBSERVER,) if how.tls else ()
     fleet = Fleet(secrets.token_hex(16), names, observers=observers)

@@ -30,7 +30,7 @@ from gossamer.recording import NonFiniteParameters, RunLog, Timed, Totals, recor
 from gossamer.records import create_run, provenance, read_config, write_json
 from gossamer.runtimes.clock import MonotonicClock
 from gossamer.runtimes.inbox import Inbox
-from gossamer.runtimes.network.intake import Intake, OwnName
+from gossamer.runtimes.network.intake import Intake
 from gossamer.runtimes.network.post import NetworkPost, Outbox, Voice
 from gossamer.runtimes.network.refusals import Refusals
 from gossamer.runtimes.network.schema import Schema
@@ -89,13 +89,11 @@ def run_member(
         raise InputError(
             f"the fleet has {len(membership.fleet.names)} names; agents is {experiment.agents}, and each needs one"
         )
-    credentials = None
-    if membership.keys is not None:
-        credentials = Credentials.of(check(Path(membership.keys), membership.name))
+    line = _line_of(parts, membership)
     _require_folder(folder, experiment, membership)
     refusals = refusals or Refusals(membership.name)
     reporter = reporter or Silent()
-    with _Agent(experiment, parts, membership, credentials, folder, stop, reporter, refusals) as agent:
+    with _Agent(experiment, parts, membership, line, folder, stop, reporter, refusals) as agent:
         agent.run()
     return folder
 
@@ -133,7 +131,7 @@ class _Agent:
         experiment: Experiment,
         parts: Parts,
         membership: Membership,
-        credentials: Credentials | None,
+        line: "_Line",
         folder: Path,
         stop: Stop,
         reporter: Reporter,
@@ -152,7 +150,7 @@ class _Agent:
         self._incarnation = max(time.time_ns(), _last_incarnation(folder) + 1)
         write_json(folder / PROCESS, {"incarnation": self._incarnation, "pid": os.getpid()})
         self._refusals = refusals
-        self._open(credentials)
+        self._open(line)
         self._saved = self._done
         self._counted = time.monotonic()
 
@@ -161,6 +159,7 @@ class _Agent:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        self._watcher.join()
         self._outbox.silence()
         self._session.close()
         self._log.close()
@@ -191,7 +190,7 @@ class _Agent:
         """Whether nobody should wait for messages any more."""
         return bool(self._stop)
 
-    def _open(self, credentials: Credentials | None) -> None:
+    def _open(self, line: "_Line") -> None:
         """The way in and out, declared but not shown yet."""
         experiment, parts, membership, fleet = (
             self._experiment,
@@ -203,25 +202,11 @@ class _Agent:
         neighbourhood = Neighbourhood.of(parts.links, self._number)
         names = fleet.neighbours(parts.links, membership.name)
         numbers = {name: fleet.number(name) for name in names}
-        schema = Schema.of(jax.eval_shape(parts.algorithm.message, self._learner))
-        limit = message_bytes(schema, membership.compression)
-        access = None
-        if credentials is not None:
-            access = Access(fleet.run, membership.name, (membership.name, *names), fleet.observers)
-        self._session = Session(
-            zenoh_config(
-                membership.listen,
-                membership.connect,
-                credentials,
-                access,
-                insecure=membership.insecure,
-                largest_message=max(limit, _LEAST_LIMIT),
-            )
-        )
+        self._session = Session(line.config)
         clock = MonotonicClock()
         # In step, a neighbour may be ahead: its next message must not overwrite the one that is due.
         self._inbox = Inbox(neighbourhood.senders, clock, None if in_step else 1)
-        expected = Expected(bytes.fromhex(fleet.run), schema, membership.compression, limit)
+        expected, schema = line.expected, line.expected.schema
         heard = frozenset(neighbourhood.senders)
         self._intake = Intake(
             self._number, self._inbox, expected, self._space, numbers, heard, schedule, seed, self._refusals
@@ -269,12 +254,11 @@ class _Agent:
                         space.message(name, phase), self._intake.receive, parts.schedule.in_step
                     )
             session.watch_tokens(space.alive(name), self._intake.appeared, self._intake.gone)
-        own = OwnName(space, self._incarnation, self._end_as_replaced)
-        session.watch_tokens(space.alive(self._membership.name), own.appeared, own.gone)
         session.answer(space.newest(self._membership.name), self._outbox.newest)
         session.answer(space.status(self._membership.name), lambda: json.dumps(self.status()).encode())
         # A signal sets a flag; whoever waits for messages is told of it from here.
-        threading.Thread(target=self._watch_stop, daemon=True, name="watches for a stop").start()
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="watches")
+        self._watcher.start()
 
     def _join(self) -> None:
         """Show that the agent is there; in step, all neighbours must be there before the first message goes out."""
@@ -294,13 +278,22 @@ class _Agent:
         begins_with = self._membership.begins_with
         if begins_with == "own":
             return
-        for key, data in self._session.ask(self._space.newest(), _ASK_SECONDS).items():
+        for key, data in self._answers().items():
             self._intake.receive_answer(key, data)
         held = self._inbox.look()
         furthest = int(held.version.max(initial=0))
         if furthest > self._done or (begins_with == "neighbours" and furthest):
             self._learner, self._done = self._peer.take_over(self._learner, self._done)
             _log.info("%s begins with a neighbour's parameters of update %d", self._membership.name, furthest)
+
+    def _answers(self) -> dict[str, bytes]:
+        """What neighbours have. Connections may not stand yet, so that silence is believed after a while only."""
+        until = time.monotonic() + _JOIN_SECONDS
+        while True:
+            answers = self._session.ask(self._space.newest(), _ASK_SECONDS)
+            if answers or self._stop or time.monotonic() >= until:
+                return answers
+            time.sleep(_LOOK_AGAIN)
 
     def _report(self, update: Update, learner: Learner) -> None:
         """After each round: count it, and write what is due."""
@@ -365,20 +358,33 @@ class _Agent:
                 }
                 for sender in Neighbourhood.of(self._parts.links, self._number).senders
             },
+            "knows": {fleet.names[number]: known for number, known in self._intake.incarnations().items()},
             "refused": self._refusals.counts(),
         }
 
-    def _end_as_replaced(self) -> None:
-        self._replaced = True
-        self._outbox.silence()
-        self._stop.requested = True
-        self._inbox.wake()
-
-    def _watch_stop(self) -> None:
+    def _watch(self) -> None:
+        """Until the end: tell whoever waits of a stop, and find out whether another process speaks for the agent."""
+        following = time.monotonic() + _ASK_EVERY
         while not self._ended.wait(_LOOK_AGAIN):
             if self._stop:
                 self._inbox.wake()
                 self._intake.wake()
+            elif time.monotonic() >= following:
+                self._find_out_whether_replaced()
+                following = time.monotonic() + _ASK_EVERY
+
+    def _find_out_whether_replaced(self) -> None:
+        """Neighbours refuse what an old process says, and know who has replaced it."""
+        name = self._membership.name
+        answers = self._session.ask(self._space.status(), _ASK_SECONDS).values()
+        newest = max((json.loads(answer)["knows"].get(name, 0) for answer in answers), default=0)
+        if newest > self._incarnation and not self._ended.is_set():
+            _log.warning("another process speaks for %s (incarnation %d); this one ends", name, newest)
+            self._replaced = True
+            self._outbox.silence()
+            self._stop.requested = True
+            self._inbox.wake()
+            self._intake.wake()
 
 
 def _distance_to_mean(messages: Sequence[Message]) -> float:
@@ -389,6 +395,38 @@ def _distance_to_mean(messages: Sequence[Message]) -> float:
         mean = sum(leaves[1:], start=leaves[0]) / len(leaves)
         squared += sum(float(np.sum((leaf - mean) ** 2)) for leaf in leaves) / len(leaves)
     return math.sqrt(squared)
+
+
+class _Line(NamedTuple):
+    """How an agent is connected, all of it checked."""
+
+    expected: Expected
+    config: dict[str, Any]
+
+
+def _line_of(parts: Parts, membership: Membership) -> _Line:
+    """What an agent accepts, and what Zenoh is told.
+
+    Raises:
+        InputError: certificates or endpoints that do not do.
+    """
+    fleet, learner = membership.fleet, jax.eval_shape(parts.algorithm.init, jax.random.key(0))
+    schema = Schema.of(jax.eval_shape(parts.algorithm.message, learner))
+    limit = message_bytes(schema, membership.compression)
+    credentials = access = None
+    if membership.keys is not None:
+        credentials = Credentials.of(check(Path(membership.keys), membership.name))
+        names = (membership.name, *fleet.neighbours(parts.links, membership.name))
+        access = Access(fleet.run, membership.name, names, fleet.observers)
+    config = zenoh_config(
+        membership.listen,
+        membership.connect,
+        credentials,
+        access,
+        insecure=membership.insecure,
+        largest_message=max(limit, _LEAST_LIMIT),
+    )
+    return _Line(Expected(bytes.fromhex(fleet.run), schema, membership.compression, limit), config)
 
 
 def _tally(parts: Parts) -> Tally:
@@ -446,5 +484,7 @@ def _progress(experiment: Experiment, report: Any, done: int, distance: float, s
 
 PROCESS = "process.json"
 _ASK_SECONDS = 2.0
+_JOIN_SECONDS = 5.0  # how long neighbours are looked for that have parameters to begin with
+_ASK_EVERY = 5.0  # seconds between questions whether another process speaks for the agent
 _LOOK_AGAIN = 0.2  # seconds between looks at whether a stop was asked for
 _LEAST_LIMIT = 65536  # bytes: answers about an agent's status must pass too

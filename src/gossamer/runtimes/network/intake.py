@@ -128,6 +128,11 @@ class Intake:
         with self._changed:
             return dict(self._last)
 
+    def incarnations(self) -> dict[int, int]:
+        """The process that speaks for each neighbour; those that nothing was heard of are missing."""
+        with self._changed:
+            return {number: known for number, known in self._incarnation.items() if known >= 0}
+
     def _take(self, key: str, data: bytes, asked: bool) -> None:
         name = key.split("/")[3]
         try:
@@ -197,28 +202,3 @@ class Intake:
             self._changed.notify_all()
         if number in self._hears:
             self._inbox.leave(number)
-
-
-class OwnName:
-    """Watches the tokens of an agent's own name: the process ends when a newer one speaks for it.
-
-    Args:
-        space: the keys of the run.
-        incarnation: of this process.
-        replaced: called once a newer one has appeared.
-    """
-
-    def __init__(self, space: Space, incarnation: int, replaced: Callable[[], None]):
-        self._space, self._incarnation, self._replaced = space, incarnation, replaced
-
-    def appeared(self, key: str) -> None:
-        """A token of the name was shown."""
-        name, incarnation = self._space.said_by(key)
-        if incarnation > self._incarnation:
-            _log.warning(
-                "another process speaks for %s now (incarnation %d); this one ends", name, incarnation
-            )
-            self._replaced()
-
-    def gone(self, key: str) -> None:
-        """A token of the name is gone: older ones may."""

@@ -177,8 +177,12 @@ class NetworkPost:
         join: Callable[[], None],
         leave: Callable[[], None],
     ):
-        self._outbox, self._links, self._agent = outbox, links, agent
-        self._edges = np.flatnonzero(links.sender == agent)
+        self._outbox, self._agent = outbox, agent
+        edges = np.flatnonzero(links.sender == agent)
+        # Of each phase, once for all: a round must not pay for it.
+        self._receivers = [
+            sorted(set(links.receiver[edges[weight > 0]].tolist())) for weight in links.weight[:, edges]
+        ]
         self._schedule, self._seed, self._present = schedule, seed, present
         self._join, self._leave = join, leave
         self._joined = False
@@ -188,15 +192,17 @@ class NetworkPost:
         if not self._joined:
             self._joined = True
             self._join()
-        kept = self._outbox.put(envelope)
-        phase = (envelope.version - 1) % self._links.period
-        edges = self._edges[self._links.weight[phase, self._edges] > 0]
-        receivers = sorted(set(self._links.receiver[edges].tolist()) & self._present())
+        present = self._present()
+        hearing = self._receivers[(envelope.version - 1) % len(self._receivers)]
+        receivers = [each for each in hearing if each in present]
         fails = link_fails(
             self._schedule, self._seed, self._agent, np.array(receivers, np.int64), envelope.version
         )
+        lost = int(np.sum(fails))
+        # Last: from here on the outbox's thread wants the interpreter's lock, and has it as soon as this one lets go.
+        kept = self._outbox.put(envelope)
         # A message that is overtaken before it goes out is lost to everybody.
-        return len(receivers), int(np.sum(fails)) if kept else len(receivers)
+        return len(receivers), lost if kept else len(receivers)
 
     def leave(self, agent: int) -> None:
         """Send what waits, say farewell, and be there no more."""
