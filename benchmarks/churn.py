@@ -47,7 +47,8 @@ def population(pool: int, seed: int) -> Experiment:
         runtime="network",
         agents=pool,
         tasks=pool,
-        topology="erdos_renyi:mean_neighbourhood=8",  # so that half of them can be away and the others still connected
+        # Two thirds of all, so that half of them can be away and the others still be connected.
+        topology=f"erdos_renyi:mean_neighbourhood={2 * pool / 3:g}",
         schedule=Schedule("most_recent", staleness=STALENESS),
         patience=PATIENCE,
         rounds=10**9,

@@ -454,9 +454,17 @@ def _launch_recipe(name: str, arguments: list[str]) -> None:
         )
     out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     if on_ray:
+        _leave_gpus_alone()
         print(launch_on_ray(options.experiment, out, options.how, options.place, reporter(name)))
     else:
         print(launch(options.experiment, out, options.how, reporter(name)))
+
+
+def _leave_gpus_alone() -> None:
+    """Who only begins and gathers agents takes no memory of the GPUs that they need; for a whole process."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
 
 
 def _is_on_ray(arguments: list[str]) -> tuple[bool, list[str]]:
@@ -495,6 +503,7 @@ def _resume_launch(arguments: list[str]) -> None:
         return resume, rounds, address
 
     run, rounds, address = _parse(continue_run, arguments, "launch")
+    _leave_gpus_alone()
     print(resume_launch(run, rounds, reporter(run.name), address))
 
 

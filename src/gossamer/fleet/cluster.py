@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import textwrap
 import threading
 import time
 import warnings
@@ -40,7 +41,7 @@ from gossamer.fleet.launch import (
     output_of,
     write_addresses,
 )
-from gossamer.fleet.member import run_member
+from gossamer.fleet.member import PROCESS, run_member
 from gossamer.fleet.membership import Beginning, Fleet, Membership
 from gossamer.fleet.mirror import Changes, Held, changes_of, take_over
 from gossamer.keys import check, create_authority, issue
@@ -102,7 +103,8 @@ def launch_on_ray(
     """Run a population whose agents are placed on a cluster by Ray, in a new folder.
 
     All nodes need this version of gossamer, with the extra ``ray``. The driver does not learn or carry messages, but
-    agents end with it; ``resume_on_ray`` goes on from the checkpoints that it holds.
+    agents end with it; ``resume_on_ray`` goes on from the checkpoints that it holds. Certificates, checkpoints and
+    metrics go over Ray's own connections, which are as safe as the cluster is.
 
     Args:
         experiment: what to run; its runtime becomes ``network``. Files that it names must be on every node.
@@ -284,7 +286,7 @@ class RemoteAgent:
         return self._home / "agent.log"
 
     def _process_file(self) -> bytes | None:
-        path = self._folder / "process.json"
+        path = self._folder / PROCESS
         return path.read_bytes() if path.exists() else None
 
     def _set_up(self) -> None:
@@ -369,7 +371,7 @@ class _Driver:
         parts = build(experiment)
         self._links, self._in_step = parts.links, parts.schedule.in_step
         self._agents = [_Running(name) for name in fleet.names]
-        self._stopping = False
+        self._stopping, self._lost = False, []  # the latter by a stop: those that did not save themselves
         self._remote = self._ray.remote(RemoteAgent).options(
             num_cpus=place.cpus_per_agent,
             num_gpus=place.gpus_per_agent,
@@ -391,14 +393,17 @@ class _Driver:
             for agent in self._agents:
                 self._release(agent)
         if stop:
+            but = (
+                f" but {', '.join(self._lost)}, of which an earlier checkpoint is kept" if self._lost else ""
+            )
             raise Interrupted(
-                f"stopped, all agents have saved themselves; go on with: gossamer launch --resume {self._out}"
+                f"stopped, all agents have saved themselves{but}; go on with: gossamer launch --resume {self._out}"
             )
         failed = [agent.name for agent in self._agents if agent.state == "failed"]
         if failed:
             raise AgentsFailed(
-                f"{', '.join(failed)} died, and again after at most {self._how.restarts} restarts; what they said is "
-                f"in {output_of(self._out, failed[0])}, and gossamer launch --resume {self._out} begins them again"
+                f"{', '.join(failed)} died {self._how.restarts + 1} times; what they said is in "
+                f"{output_of(self._out, failed[0])}, and gossamer launch --resume {self._out} begins them again"
             )
         gather(folders, self._out)
         return self._out
@@ -414,8 +419,7 @@ class _Driver:
                 self._stopping, until = True, time.monotonic() + SAVE_SECONDS
                 self._stop_all()
             if time.monotonic() > until:
-                late = ", ".join(agent.name for agent in self._agents if agent.lives)
-                _log.error("%s did not end in %g s; what was copied before is kept", late, SAVE_SECONDS)
+                self._lost += [agent.name for agent in self._agents if agent.lives]
                 return
             if not self._stopping:
                 self._begin_placed()
@@ -506,8 +510,10 @@ class _Driver:
     def _died(self, agent: _Running, why: str) -> None:
         self._write_output(agent, f"{agent.name} died: {why}\n".encode())
         self._release(agent)
+        why = textwrap.shorten(why, _REASON_WIDTH)
         if self._stopping:
             agent.state = "ended"
+            self._lost.append(agent.name)
             _log.error("%s died before it had saved itself: %s", agent.name, why)
         elif agent.begun > self._how.restarts:
             agent.state = "failed"
@@ -543,11 +549,12 @@ class _Driver:
         agent.answer = question()
 
     def _hear_somebody(self) -> None:
-        """What the next agents answer, if it comes soon."""
+        """What agents answer, as soon as one does, if that is soon."""
         asked = {agent.answer: agent for agent in self._agents if agent.answer is not None}
         if not asked:
             return
-        answers, _ = self._ray.wait(list(asked), num_returns=1, timeout=_LOOK_AGAIN)
+        self._ray.wait(list(asked), num_returns=1, timeout=_LOOK_AGAIN)
+        answers, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=0)
         for answer in answers:
             agent = asked[answer]
             assert agent.question is not None
@@ -587,9 +594,9 @@ def _environment(place: Cluster) -> dict[str, str]:
         flags = os.environ.get("XLA_FLAGS", "")
         variables["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
         variables["OMP_NUM_THREADS"] = "1"
-    if not place.gpus_per_agent:
-        variables["JAX_PLATFORMS"] = "cpu"
-    elif place.gpus_per_agent < 1:
+    # Set in any case: what the driver uses, or its Ray, is not theirs to inherit.
+    variables["JAX_PLATFORMS"] = "" if place.gpus_per_agent else "cpu"
+    if 0 < place.gpus_per_agent < 1:
         # By default JAX takes three quarters of a GPU for itself.
         variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * place.gpus_per_agent:.3f}"
     return variables
@@ -707,7 +714,7 @@ def _join(ray: Any, name: str, address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
         except OSError as error:
             raise InputError(
-                f"{name} is {address!r}, where nobody answers ({error}); give that of a Ray that runs, or leave it out"
+                f"{name} is {address!r}, where nobody answers ({error}); give that of a Ray that runs"
             ) from error
     try:
         _init(ray, address=address)
@@ -743,10 +750,10 @@ def _require_address(name: str, address: str) -> None:
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 _COMPILED = "compiled"
 _LOOPBACK = "127.0.0.1"
-_AT_ONCE = (
-    4  # methods of an actor: one waits for news, one for a lock, and a request to stop must come through
-)
+# Methods of an actor: one waits for news, one for a lock, and a request to stop must come through.
+_AT_ONCE = 4
 _BETWEEN = 0.5  # seconds between two answers about what is new
 _LOOK_AGAIN = 0.2  # seconds between looks at requests to stop
 _CONNECT_SECONDS = 5.0
+_REASON_WIDTH = 200  # characters: Ray adds advice, which is in the agent's log
 _STORE_BYTES = 256 * 2**20  # only checkpoints pass through it, and they do not stay

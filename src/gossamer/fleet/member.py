@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from gossamer.progress import Reporter, Silent, Status
 from gossamer.recording import NonFiniteParameters, RunLog, Timed, Totals, record_rows
 from gossamer.records import create_run, provenance, read_config, write_json
 from gossamer.runtimes.clock import MonotonicClock
-from gossamer.runtimes.inbox import Inbox
+from gossamer.runtimes.inbox import Inbox, Patience
 from gossamer.runtimes.network.intake import Intake
 from gossamer.runtimes.network.post import NetworkPost, Outbox, Voice
 from gossamer.runtimes.network.refusals import Refusals
@@ -237,7 +238,7 @@ class _Agent:
             post,
             clock,
             schedule,
-            experiment.patience,
+            _patience(experiment.patience, in_step),
             in_step,
         )
         self._ended = threading.Event()
@@ -395,6 +396,14 @@ def _distance_to_mean(messages: Sequence[Message]) -> float:
         mean = sum(leaves[1:], start=leaves[0]) / len(leaves)
         squared += sum(float(np.sum((leaf - mean) ** 2)) for leaf in leaves) / len(leaves)
     return math.sqrt(squared)
+
+
+def _patience(patience: Patience, in_step: bool) -> Patience:
+    """In step a busy machine must not change results: there the first deadline, long enough to compile, is for all.
+
+    Who dies is not waited for that long: it is told by the network.
+    """
+    return replace(patience, least=max(patience.least, patience.first)) if in_step else patience
 
 
 class _Line(NamedTuple):

@@ -26,7 +26,7 @@ class Fleet:
     Example:
         >>> fleet = Fleet.named("garden", ("ada", "bob"))
         >>> fleet.number("bob"), fleet.run
-        (1, '5f3b2d0b9d0f2f9d7a07b1f2a7f1a1c1')
+        (1, '2bedf32ee2a675b6dcad98fed85d3b24')
     """
 
     run: str

@@ -7,6 +7,7 @@ import csv
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -208,10 +209,21 @@ def _begin(cores: Any) -> None:
     become_worker(cores.get())
 
 
+_INTERRUPTED = threading.Event()  # in the process of a worker
+
+
 def _train_for_parent(name: str, experiment: Experiment, folder: Path) -> None:
-    """As ``_train_one``; an orphan ends with it, and does not turn to the jobs that still wait."""
+    """As ``_train_one``; once one was interrupted no other begins, and an orphan ends with it.
+
+    The pool hands out a few jobs before their time, which it cannot take back.
+    """
+    if _INTERRUPTED.is_set():
+        raise Interrupted(f"{name} was not begun")
     try:
         _train_one(name, experiment, folder)
+    except Interrupted:
+        _INTERRUPTED.set()
+        raise
     finally:
         if is_orphan():
             os._exit(1)  # nobody is left to hear an exception, and the pool's loop would take the next job

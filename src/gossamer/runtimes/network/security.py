@@ -217,6 +217,9 @@ def _common(
         "transport/link/protocols": [protocol],
         # One link for each peer: what it may say is decided once, by the certificate of its first link.
         "transport/unicast/max_links": 1,
+        # Batches of 64 KiB that may wait to be written, as many as Zenoh takes; each is allocated when it is needed.
+        # Of only 2, as by default, a large message has two threads wake each other for every batch.
+        "transport/link/tx/queue/size/data": 16,
         # A fragmented message has its key and the like around its payload.
         "transport/link/rx/max_message_size": largest_message + _AROUND,
         # A neighbour on the same machine could change a message after it was checked, and a killed process leaves its
