@@ -53,13 +53,13 @@ class Proxy:
 
     def __enter__(self) -> "Proxy":
         self._thread.start()
-        self._do(_all_of, [link.open for link in self._links.values()])
+        self._do(_all_of, [link.start for link in self._links.values()])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._do(_all_of, [link.close for link in self._links.values()])
+        self._do(_all_of, [link.end for link in self._links.values()])
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -85,10 +85,20 @@ class Proxy:
         self._do(_all_of, [link.heal for link in self._links.values()])
 
     def traffic(self, pair: Pair) -> dict[str, Any]:
-        """What a pair had so far: connections that reached the listener, bytes and mean delay of a chunk in ms."""
+        """What a pair has had so far.
+
+        Returns:
+            open: connections that there are, or that wait; connections: how many ever reached the listener; bytes; and
+            mean_delay_ms of a chunk.
+        """
         link = self._links[pair]
         mean = 1000 * link.delayed / link.chunks if link.chunks else 0.0
-        return {"connections": link.connections, "bytes": link.bytes, "mean_delay_ms": mean}
+        return {
+            "open": link.open,
+            "connections": link.connections,
+            "bytes": link.bytes,
+            "mean_delay_ms": mean,
+        }
 
     def _do(self, action: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         async def act() -> T:
@@ -113,11 +123,11 @@ class _Link:
         self.port = 0
         self.connections, self.chunks, self.bytes, self.delayed = 0, 0, 0, 0.0
 
-    async def open(self) -> None:
+    async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def close(self) -> None:
+    async def end(self) -> None:
         assert self._server is not None
         self._server.close()
         await self._end_connections()
@@ -155,9 +165,11 @@ class _Link:
         with self._held(writer):
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(there.read())
-                    await self._flows.wait()
-                    if there.ended:  # gone before anybody could be reached
+                    reading = group.create_task(there.read())
+                    flowing = group.create_task(self._flows.wait())
+                    await asyncio.wait((reading, flowing), return_when=asyncio.FIRST_COMPLETED)
+                    if not self._flows.is_set():  # gone before anybody could be reached
+                        flowing.cancel()
                         return
                     far_reader, far_writer = await asyncio.open_connection(*self._target)
                     self.connections += 1
@@ -176,6 +188,10 @@ class _Link:
         finally:
             writer.close()
             self._writers.discard(writer)
+
+    @property
+    def open(self) -> int:
+        return len(self._connections)
 
     def count(self, size: int, delay: float) -> None:
         self.chunks += 1

@@ -322,6 +322,7 @@ def test_what_stands_still_comes_after_healing_and_who_has_gone_is_not_heard_of(
         connected(proxy).close()
         with connected(proxy) as later:
             later.sendall(b"c")
+            wait_for(lambda: proxy.traffic(("bob", "ada"))["open"] == 2, "who has gone is still waited for")
             proxy.heal()
             assert read(later, 1) == b"c"
             connection.settimeout(DEADLINE)
