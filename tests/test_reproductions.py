@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,33 +267,73 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "setsid"), reason="sessions of processes are POSIX's")
-def test_trainings_of_a_killed_caller_save_themselves_and_end(tmp_path):
-    """SIGKILL tells nobody. Both trainings have the caller's output, which is at its end once all have ended."""
+@contextmanager
+def caller_of(program, tmp_path):
+    """A process that trains for ever, as far as its output shows both trainings; it is waited for."""
     script = tmp_path / "caller.py"
-    script.write_text(CALLER)
+    script.write_text(program)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTHONUNBUFFERED": "1"}
-    caller = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, script, tmp_path],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
-    )
-    with caller:
-        assert caller.stdout is not None
-        shown: set[str] = set()
-        while shown != {"ring", "isolated"}:
-            line = caller.stdout.readline()
-            assert line, "the caller ended before both trainings had begun"
-            if "round" in line:
-                shown.add(line.split()[0])
-        caller.kill()
-        rest, _ = caller.communicate(timeout=120)
-    assert rest.count("stopping after the rounds in hand") == 2
+    ) as caller:
+        try:
+            assert caller.stdout is not None
+            shown: set[str] = set()
+            while shown != {"ring", "isolated"}:
+                line = caller.stdout.readline()
+                assert line, "the caller ended before both trainings had begun"
+                if "round" in line:
+                    shown.add(line.split()[0])
+            yield caller
+        finally:
+            caller.kill()
+
+
+def require_both_saved(tmp_path):
     for name in ("ring", "isolated"):
         saved = rounds(tmp_path / "runs" / "quick" / name / "seed-0" / "checkpoints")
         assert saved[-1] > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "setsid"), reason="sessions of processes are POSIX's")
+def test_trainings_of_a_killed_caller_save_themselves_and_end(tmp_path):
+    """SIGKILL tells nobody. Both trainings have the caller's output, which is at its end once all have ended."""
+    with caller_of(CALLER, tmp_path) as caller:
+        caller.kill()
+        rest, _ = caller.communicate(timeout=120)
+    assert rest.count("stopping after the rounds in hand") == 2
+    require_both_saved(tmp_path)
+
+
+CALLER_OF_MANY = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from gossamer.reproductions import reproduce
+from test_reproductions import tiny
+
+def trainings(scale, seeds):
+    both = tiny(rounds=10**7).trainings(scale, seeds)
+    return {**both, **{f"later-{number}": both["ring"] for number in range(6)}}
+
+if __name__ == "__main__":
+    many, out = replace(tiny(), trainings=trainings), Path(sys.argv[1])
+    reproduce(many, seeds=2, out=out / "results", runs=out / "runs", processes=2)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "setsid"), reason="requests to stop are POSIX's")
+def test_a_request_to_stop_begins_no_training_that_the_pool_has_taken_already(tmp_path):
+    with caller_of(CALLER_OF_MANY, tmp_path) as caller:
+        caller.terminate()
+        rest, _ = caller.communicate(timeout=120)
+    assert "stopped, all trainings have saved themselves; the same command goes on" in rest
+    require_both_saved(tmp_path)
+    assert {path.name for path in (tmp_path / "runs" / "quick").iterdir()} == {"ring", "isolated"}
 
 
 def test_final_returns_by_task_and_tasks_never_learned(tmp_path):
