@@ -1,7 +1,8 @@
 """An agent in a process of its own, for tests: it says what it hears, one JSON object a line, and counts refusals.
 
-Its argument is a JSON object with folder, name, run, agents, observers, listen, connect and largest. It reads commands,
-a line each, which ``obey`` describes. The end of its input ends it.
+Its argument is a JSON object with folder, name, run, agents, observers, listen, connect and largest, and perhaps
+unfinished, which it writes at its end. It reads commands, a line each, which ``obey`` describes. The end of its input
+ends it.
 """
 
 import json
@@ -29,15 +30,19 @@ def main(choices):
         choices["listen"], choices["connect"], credentials, access, largest_message=choices["largest"]
     )
     refusals = Refusals(name)
-    with ZenohLog(refusals), open_session(config) as session:
-        session.declare_subscriber(space.message("*", 0)[:-1] + "*", heard)
-        session.liveliness().declare_subscriber(space.alive("*"), token, history=True)
-        session.declare_queryable(space.status(name), lambda query: query.reply(space.status(name), b"well"))
-        shown = session.liveliness().declare_token(space.alive(name, 1))
-        tell(ready=True)
-        for line in sys.stdin:
-            obey(line.split(), session, refusals)
-        shown.undeclare()
+    with ZenohLog(refusals):
+        with open_session(config) as session:
+            session.declare_subscriber(space.message("*", 0)[:-1] + "*", heard)
+            session.liveliness().declare_subscriber(space.alive("*"), token, history=True)
+            session.declare_queryable(
+                space.status(name), lambda query: query.reply(space.status(name), b"well")
+            )
+            shown = session.liveliness().declare_token(space.alive(name, 1))
+            tell(ready=True)
+            for line in sys.stdin:
+                obey(line.split(), session, refusals)
+            shown.undeclare()
+        os.write(1, choices.get("unfinished", "").encode())  # now that Zenoh writes no lines between
     tell(closed=refusals.counts())
     os.write(1, b"restored\n")
 
@@ -70,8 +75,6 @@ def obey(command, session, refusals):
             print(text, flush=True)
         case ["write", text]:
             os.write(1, f"{text}\n".encode())
-        case ["begin", text]:
-            os.write(1, text.encode())
         case ["run", text]:
             subprocess.run([sys.executable, "-c", f"print({text!r})"], check=True)
 

@@ -809,7 +809,7 @@ def test_a_connection_ends_with_its_certificate(carol, folder, ports):
 
 def test_standard_output_stays_what_it_was(folder):
     alone = {"agents": ["alice"], "observers": [], "listen": [], "connect": [], "largest": LARGEST}
-    agent = Process(folder=str(folder), name="alice", run=RUN, **alone)
+    agent = Process(folder=str(folder), name="alice", run=RUN, **alone, unfinished="unfinished,")
     for how, text in (("print", "printed"), ("write", "written"), ("run", "inherited")):
         agent.command(how, text)
         agent.expect(lambda said, text=text: said.get("raw") == text)
@@ -819,6 +819,5 @@ def test_standard_output_stays_what_it_was(folder):
     where = agent.expect(lambda said: "where" in said)["where"]
     assert len(where) == 2
     assert 1 not in where, "what Python prints must not go through the reader, which logs itself"
-    agent.command("begin", "unfinished,")
     assert agent.close()[-2:] == ['unfinished,{"closed": {}}', "restored"]
     assert not [said for said in agent.seen if "ThreadId" in said.get("raw", "")]
