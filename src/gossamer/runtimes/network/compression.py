@@ -121,6 +121,8 @@ class Compressor:
 
     def _require_held(self, leaves: Sequence[np.ndarray]) -> None:
         for path, leaf in zip(self._schema.paths, leaves, strict=True):
+            if self._kind == "none" and np.isfinite(leaf).all():
+                continue  # it fits, and to look for the largest takes three times as long
             value, most = _largest(leaf), _most(leaf.dtype, self._kind)
             if not np.isfinite(value):
                 raise InputError(f"{name_of(path)} holds {value}; a message holds finite numbers only")

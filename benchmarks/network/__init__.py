@@ -1,0 +1,1 @@
+"""What gossip over Zenoh costs, measured on one machine."""
