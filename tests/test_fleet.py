@@ -373,7 +373,7 @@ def test_keys_of_a_fleet(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("package", ["zenoh", "cryptography"])
+@pytest.mark.parametrize("package", ["zenoh", "cryptography", "xxhash"])
 def test_without_the_extra_a_sentence_names_it(tmp_path, package):
     script = f"import sys; sys.modules[{package!r}] = None\nfrom gossamer.cli import main\nmain(sys.argv[1:])"
     flags = ["launch", "cartpole-balance", "--agents", "5", "--tasks", "5", "--tls", "True", "--out", "run"]
