@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow check format install clean
+.PHONY: demo test test-slow check docs format install clean
 
 demo: install
 	$(BIN)/gossamer demo
@@ -19,6 +19,9 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 
+docs: install
+	$(BIN)/mkdocs build --strict
+
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -31,4 +34,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site

@@ -20,13 +20,15 @@ pytest.importorskip("zenoh", reason="the network needs the extra gossamer[networ
 from benchmarks import churn as churning
 
 from gossamer import checkpoints, cli
+from gossamer.claiming import claimed
 from gossamer.errors import InputError
 from gossamer.evaluate import evaluate
 from gossamer.experiment import build, initial_population
+from gossamer.fleet.answer import read_answer
 from gossamer.fleet.device import Device, be_agent, membership_of
 from gossamer.fleet.gather import gather, merged_rows
-from gossamer.fleet.launch import Launch, agent_folder, launch, local_addresses, resume_launch
-from gossamer.fleet.member import Replaced, _distance_to_mean, run_member
+from gossamer.fleet.launch import Launch, agent_folder, launch, local_addresses, output_of, resume_launch
+from gossamer.fleet.member import Replaced, _distance_to_mean, load_membership, run_member
 from gossamer.fleet.membership import Fleet, Membership, default_names, read_fleet
 from gossamer.fleet.status import ask, table
 from gossamer.records import read_last_row, read_metrics
@@ -39,6 +41,7 @@ from small import small_experiment
 IN_STEP = Schedule("most_recent", staleness=0)
 # What agents compute is the same; the vectorised runtime fuses it otherwise, and rounds the sums of messages otherwise.
 TOLERANCE = 1e-5
+FREE = Schedule("most_recent")  # nobody waits for anybody
 DEADLINE = 120.0  # seconds; reached only where something is broken
 
 
@@ -180,6 +183,93 @@ def test_a_late_agent_begins_with_what_its_neighbour_has_and_an_old_process_ends
     wait_for(lambda: last_round(tmp_path / "anew") > last_round(tmp_path / "late"))
     assert isinstance(anew.leave(), Interrupted)
     assert isinstance(first.leave(), Interrupted)
+
+
+@pytest.mark.slow
+def test_an_agent_of_a_directed_ring_begins_again(tmp_path):
+    """Those that only hear it answer it too, when it asks what neighbours have."""
+    experiment = few(
+        agents=3, tasks=3, topology="directed_ring", rounds=10**6, checkpoint_every=10, schedule=FREE
+    )
+    run, killed = tmp_path / "run", []
+
+    def kill_and_stop():
+        folder = agent_folder(run, "agent-2")
+        wait_for(lambda: last_round(folder) >= 20)
+        killed.append(json.loads((folder / "process.json").read_text())["pid"])
+        os.kill(killed[0], signal.SIGKILL)
+        wait_for(lambda: json.loads((folder / "process.json").read_text())["pid"] != killed[0])
+        here = last_round(folder)
+        wait_for(lambda: last_round(folder) > here)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=kill_and_stop)
+    thread.start()
+    with pytest.raises(Interrupted, match="all agents have saved themselves; go on with"):
+        launch(experiment, run, Launch(restarts=1))
+    thread.join(DEADLINE)
+    log = output_of(run, "agent-2").read_text()
+    assert log.count("begins with a neighbour's parameters") == 1
+    assert "Traceback" not in log
+
+
+def test_a_folder_is_written_by_one_process_only(tmp_path):
+    experiment = few(rounds=4, checkpoint_every=2)
+    run = launch(experiment, tmp_path / "run", Launch())
+    before = (agent_folder(run, "agent-0") / "metrics.jsonl").read_bytes()
+    with claimed(run), pytest.raises(InputError, match=r"another process writes to .*run; stop it first"):
+        resume_launch(run, rounds=6)
+    own, membership = load_membership(agent_folder(run, "agent-0"))
+    folder = agent_folder(run, "agent-0")
+    with claimed(folder), pytest.raises(InputError, match="another process writes to"):
+        run_member(own, membership, folder, Stop())
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_agents_are_gathered_into_nothing_else_than_their_own_run(tmp_path):
+    run = launch(few(rounds=4, checkpoint_every=2), tmp_path / "run", Launch())
+    folders = [agent_folder(run, name) for name in default_names(4)]
+    other = train(small_experiment(rounds=2), tmp_path / "other")
+    for taken in (other, folders[0]):
+        before = (taken / "metrics.jsonl").read_bytes()
+        with pytest.raises(InputError, match="holds another run, which would be overwritten; give a folder"):
+            gather(folders, taken)
+        assert (taken / "metrics.jsonl").read_bytes() == before
+    once, again = (gather(folders, tmp_path / "new") for _ in range(2))
+    assert read_metrics(once / "metrics.jsonl") == read_metrics(again / "metrics.jsonl")
+    assert gather(folders, run) == run
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"no json",
+        b"[]",
+        b"[" * 10**5,
+        lambda answer: {**answer, "knows": {"agent-0": "1"}},
+        lambda answer: {**answer, "knows": {"agent-0": 2**70}},
+        lambda answer: {**answer, "knows": []},
+        lambda answer: {**answer, "round": True},
+        lambda answer: {**answer, "hears": {"bob": {}}},
+        lambda answer: {name: value for name, value in answer.items() if name != "refused"},
+    ],
+)
+def test_answers_that_are_none_are_left_out(damage):
+    answer = {
+        "name": "ada",
+        "host": "here",
+        "pid": 7,
+        "incarnation": 8,
+        "round": 3,
+        "rounds": 10,
+        "seconds": 1.5,
+        "hears": {"bob": {"present": True, "round": None, "age_seconds": None}},
+        "knows": {"bob": 4},
+        "refused": {"replayed": {"bob": 1}},
+    }
+    assert read_answer(json.dumps(answer).encode()) == answer
+    data = damage if isinstance(damage, bytes) else json.dumps(damage(answer)).encode()
+    assert read_answer(data) is None
 
 
 def test_what_an_agent_saved_it_goes_on_with(tmp_path):

@@ -11,6 +11,7 @@ ROOT = Path(gossamer.__file__).parent
 
 LAYERS = [
     "errors",
+    "claiming",
     "keys",
     "processes",
     "stopping",

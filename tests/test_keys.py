@@ -266,6 +266,11 @@ def writable_folder(folder, other):
     return "others may write into .*keys .its mode is 0770.; chmod go-w"
 
 
+def writable_authority(folder, other):
+    (folder / "authority.pem").chmod(0o666)
+    return "others may write into .*authority.pem .its mode is 0666.; chmod go-w"
+
+
 def damaged_certificate(folder, other):
     (folder / "ada.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     return "ada.pem holds no certificate"
@@ -306,6 +311,7 @@ def another_key(folder, other):
         missing_key,
         open_key,
         writable_folder,
+        writable_authority,
         damaged_certificate,
         damaged_key,
         a_folder_as_certificate,

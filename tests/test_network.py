@@ -180,12 +180,61 @@ def test_a_farewell_ends_it_and_the_last_message_counts_once():
 
 def test_an_answer_may_come_once_more_by_itself():
     alice = Alice()
-    alice.intake.receive_answer(SPACE.newest("bob"), written(version=4))
+    alice.intake.receive_answer(SPACE.newest("bob"), written(version=4), last=4)
     alice.hears(written(version=4))
     assert alice.versions() == [4, 0]
     assert alice.refusals.counts() == {}
     alice.hears(written(version=3))
     assert alice.refusals.counts() == {"replayed": {"bob": 1}}
+
+
+def test_an_answer_from_beyond_the_last_round_is_refused():
+    alice = Alice()
+    alice.intake.receive_answer(SPACE.newest("bob"), written(version=2**62), last=100)
+    assert alice.versions() == [0, 0]
+    assert alice.refusals.counts() == {"out_of_range": {"bob": 1}}
+
+
+def test_who_only_hears_an_agent_answers_it_too():
+    """On a directed graph; its parameters have no place there, and it has done nothing wrong."""
+    inbox, refusals = Inbox([BOB], MonotonicClock()), Refusals("alice")
+    schedule = Schedule("most_recent")
+    intake = Intake(ALICE, inbox, EXPECTED, SPACE, NUMBERS, frozenset([BOB]), schedule, 0, refusals)
+    carol = written(version=4, sender=CAROL)
+    intake.receive_answer(SPACE.newest("carol"), carol, last=100)
+    intake.receive_answer(SPACE.newest("bob"), written(version=3), last=100)
+    assert inbox.look().version.tolist() == [3]
+    assert refusals.counts() == {}
+
+
+def test_a_message_that_comes_after_its_senders_end_counts_once_and_nobody_waits_for_more():
+    alice = Alice()
+    alice.intake.appeared(SPACE.alive("bob", 1))
+    alice.hears(written(version=1))
+    alice.intake.gone(SPACE.alive("bob", 1))
+    alice.hears(written(version=2))
+    assert alice.present() == [True, False]  # unread
+    alice.inbox.take(lambda held: held.received)
+    assert alice.present() == [False, False]
+
+
+def test_what_a_replaced_process_has_sent_never_counts_after_the_new_one_has_appeared(monkeypatch):
+    """Even if both are heard of at the same moment: whoever is second waits for the other's end."""
+    alice, put = Alice(), Inbox.put
+    newcomer = threading.Thread(target=alice.intake.appeared, args=[SPACE.alive("bob", 2)])
+
+    def put_while_the_new_process_appears(inbox, envelope):
+        if envelope.version == 1000:
+            newcomer.start()
+            newcomer.join(0.2)
+        return put(inbox, envelope)
+
+    monkeypatch.setattr(Inbox, "put", put_while_the_new_process_appears)
+    alice.intake.appeared(SPACE.alive("bob", 1))
+    alice.hears(written(version=1000, incarnation=1))
+    newcomer.join(DEADLINE)
+    alice.hears(written(version=1, incarnation=2))
+    assert alice.versions() == [1, 0]
 
 
 def test_failing_links_lose_just_the_messages_that_the_sender_counts():

@@ -1,6 +1,6 @@
 """Our A2C with 25 environments: Diff-A2C on a ring in lockstep or as published, or one centralised agent.
 
-python benchmarks/peer_programs/gossamer_a2c.py acrobot|hopper diffusion|asynchronous|centralised
+python benchmarks/peer_programs/gossamer_a2c.py acrobot|cartpole|hopper diffusion|asynchronous|centralised
     [--horizon 5] [--seconds 4]
 """
 
@@ -9,12 +9,17 @@ from dataclasses import replace
 from rate import arguments, print_rate
 
 from gossamer.engines import engine_of
+from gossamer.environments import CartPoleBalance
 from gossamer.experience import Steps
 from gossamer.experiment import Experiment, build
-from gossamer.recipes import acrobot, centralised_a2c, hopper_mass
+from gossamer.recipes import acrobot, centralised_a2c, diffusion, hopper_mass
 from gossamer.schedules import Schedule
 
-RECIPES = {"acrobot": acrobot, "hopper": hopper_mass}
+RECIPES = {
+    "acrobot": acrobot,
+    "cartpole": lambda: diffusion(CartPoleBalance()),
+    "hopper": hopper_mass,
+}
 SHAPES = ("diffusion", "asynchronous", "centralised")
 
 

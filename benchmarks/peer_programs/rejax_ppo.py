@@ -1,6 +1,6 @@
-"""rejax's PPO as A2C, which it does not have: one epoch and one minibatch, on 25 environments of gymnax's Acrobot.
+"""rejax's PPO as A2C, which it does not have: one epoch and one minibatch, on 25 environments of gymnax's.
 
-python benchmarks/peer_programs/rejax_ppo.py acrobot [--horizon 5] [--seconds 4]
+python benchmarks/peer_programs/rejax_ppo.py acrobot|cartpole [--horizon 5] [--seconds 4]
 """
 # pyright: reportMissingImports=false
 # It runs in a virtual environment of its own.
@@ -10,13 +10,14 @@ from rate import arguments, print_rate
 from rejax import PPO
 
 ENVIRONMENTS = 25
+NAMES = {"acrobot": "Acrobot-v1", "cartpole": "CartPole-v1"}
 
 
 def main() -> None:
-    chosen = arguments(environment=("acrobot",))
+    chosen = arguments(environment=tuple(NAMES))
     steps_per_update = ENVIRONMENTS * chosen.horizon
     algorithm = PPO.create(
-        env="Acrobot-v1",
+        env=NAMES[chosen.environment],
         agent_kwargs={"activation": "tanh", "hidden_layer_sizes": (64, 64)},
         num_envs=ENVIRONMENTS,
         num_steps=chosen.horizon,

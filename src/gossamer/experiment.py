@@ -15,9 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int
 from scipy.sparse import csr_array
 
-from gossamer.algorithms.a2c import A2C
 from gossamer.algorithms.dist_mtps import DistMTPS
-from gossamer.algorithms.impala import Impala
 from gossamer.algorithms.protocol import Averaging, Cyclic
 from gossamer.algorithms.siac import SiAC
 from gossamer.environments import Environment, HostEnvironment, TaskSet, spaces_of
@@ -32,7 +30,6 @@ from gossamer.schedules import Cycle, Links, Rule, Schedule, Simulation
 from gossamer.topologies import Topology, named, require_connected
 from gossamer.types import Box, Letter
 
-AnyAlgorithm: TypeAlias = SiAC | A2C | Impala | DistMTPS
 AnyExperience: TypeAlias = Episodes | Steps | Unrolls
 Runtime: TypeAlias = Literal["vectorised", "threads", "all_reduce", "a3c", "network"]
 
@@ -47,8 +44,8 @@ class Experiment:
 
     environment: Any
     """The family of tasks and the constants of its dynamics."""
-    algorithm: AnyAlgorithm
-    """What every agent learns with; ``build`` fits its spaces to the environment."""
+    algorithm: Any
+    """What every agent learns with, ours or your own under ``algorithms.protocol``; ``build`` fits its spaces."""
     experience: AnyExperience = field(default_factory=Episodes)
     """How each agent collects what it learns from in a round."""
     tasks: int = 25
@@ -174,7 +171,7 @@ class Parts(NamedTuple):
 
     environment: Any
     experience: AnyExperience
-    algorithm: AnyAlgorithm
+    algorithm: Any
     topology: Topology
     weights: tuple[csr_array, ...]
     mixer: Mixer
@@ -263,7 +260,7 @@ def on_host(environment: Any) -> bool:
 
 
 def initial_population(
-    algorithm: AnyAlgorithm,
+    algorithm: Any,
     experiment: Experiment,
     mailbox: AnyMailbox | None,
     tasks: Any,
@@ -298,7 +295,7 @@ def initial_population(
 
 
 def population_shape(
-    algorithm: AnyAlgorithm, experiment: Experiment, mailbox: AnyMailbox | None = None, tasks: Any = None
+    algorithm: Any, experiment: Experiment, mailbox: AnyMailbox | None = None, tasks: Any = None
 ) -> Population:
     """The population as shapes and dtypes, without making it."""
     if tasks is None:
@@ -394,7 +391,7 @@ def _require_own_time(runtime: Runtime, schedule: Schedule) -> None:
         )
 
 
-def _fitted(experiment: Experiment, links: Links) -> AnyAlgorithm:
+def _fitted(experiment: Experiment, links: Links) -> Any:
     """The algorithm with the environment's spaces, and with the graph's neighbours where it must know them."""
     environment, algorithm = experiment.environment, experiment.algorithm
     spaces = spaces_of(environment)
@@ -418,7 +415,7 @@ def _fitted(experiment: Experiment, links: Links) -> AnyAlgorithm:
     return replace(algorithm, spaces=spaces)
 
 
-def _require_rule(algorithm: AnyAlgorithm, experiment: Experiment) -> None:
+def _require_rule(algorithm: Any, experiment: Experiment) -> None:
     """Refuse a rule by which the algorithm cannot combine, and a mean of what it does not average."""
     schedule, initial_parameters = experiment.schedule, experiment.initial_parameters
     if isinstance(algorithm, Cyclic) and experiment.runtime != "vectorised":
@@ -447,7 +444,7 @@ def _mailbox(schedule: Schedule, links: Links) -> AnyMailbox | None:
     return PushSumMailbox(mailbox) if schedule.rule == "push_sum" else mailbox
 
 
-def _message_bytes(algorithm: AnyAlgorithm, schedule: Schedule) -> int:
+def _message_bytes(algorithm: Any, schedule: Schedule) -> int:
     """Bytes of one message over one link.
 
     That of push-sum holds a mass beside the parameters, and all of it as two numbers each.
@@ -484,7 +481,7 @@ def _require_memory(experiment: Experiment, population: Population) -> None:
     )
 
 
-def _suitable_block(algorithm: AnyAlgorithm, experiment: Experiment, columns: int) -> int:
+def _suitable_block(algorithm: Any, experiment: Experiment, columns: int) -> int:
     """How many agents act and adapt at once; docs/decisions/blocks.md holds the measurements.
 
     Few rows through a large network: several agents together, as long as their parameters stay in the cache.

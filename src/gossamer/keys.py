@@ -150,7 +150,8 @@ def check(folder: Path, name: str, clock: Callable[[], float] = time.time) -> Ke
     certificate = _load_certificate(files.certificate, f"issue a certificate for {name}")
     key = _load_key(files.key, "copy it from where the certificate was issued")
     # Whoever can replace the authority's certificate decides who is trusted.
-    _require_mode(folder, 0o022, "others may write into", f"chmod go-w {folder}")
+    for path in (folder, files.authority, files.certificate):
+        _require_mode(path, 0o022, "others may write into", f"chmod go-w {path}")
     found = _name_of(certificate)
     if found != name:
         raise InputError(

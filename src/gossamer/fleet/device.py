@@ -72,6 +72,7 @@ def membership_of(device: Device, experiment: Experiment) -> Membership:
         InputError: an unknown name, or no place to listen at and nobody to connect to.
     """
     fleet = _fleet_of(device, experiment)
+    fleet.require_agents(experiment.agents)
     near = fleet.neighbours(build(experiment).links, device.name)
     known = tuple(fleet.addresses[name] for name in near if name in fleet.addresses)
     own = fleet.addresses.get(device.name)

@@ -13,11 +13,12 @@ import numpy as np
 
 from gossamer import checkpoints
 from gossamer.checkpoints import Checkpoint
+from gossamer.claiming import claimed
 from gossamer.engines.tally import Place, Tally
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, Parts, build
 from gossamer.fleet.member import State, load_membership, state_like
-from gossamer.records import MetricsLog, create_run, provenance, read_metrics, summarise
+from gossamer.records import MetricsLog, create_run, provenance, read_config, read_metrics, summarise
 from gossamer.runtimes.vectorised import Population
 from gossamer.serialization import to_data
 
@@ -31,21 +32,40 @@ def gather(folders: Sequence[Path], out: Path) -> Path:
 
     Args:
         folders: of all agents, in any order.
-        out: the run's folder; made if it is missing, and if it is there, its metrics and checkpoints are made anew.
+        out: the run's folder; made if it is missing. If these agents were launched or gathered there before, its
+            metrics and checkpoints are made anew.
 
     Raises:
-        InputError: a folder that holds no agent, or no checkpoint yet; agents of different runs; not all of them.
+        InputError: a folder that holds no agent, or no checkpoint yet; agents of different runs; not all of them;
+            ``out`` holds anything else. Nothing is written then.
     """
-    experiment, by_number = _agents(folders)
+    experiment, run, by_number = _agents(folders)
     parts = build(experiment)
-    if not (out / "config.json").exists():
-        create_run(
-            out, {"experiment": to_data(experiment), "resume": "learner-exact", "provenance": provenance()}
-        )
+    _require_own(out, run)
     saved = [_saved(experiment, parts, number, by_number[number]) for number in range(experiment.agents)]
     rows = merged_rows(
         [read_metrics(by_number[number] / "metrics.jsonl") for number in range(experiment.agents)]
     )
+    if not (out / "config.json").exists():
+        config = {"experiment": to_data(experiment), "resume": "learner-exact", "provenance": provenance()}
+        create_run(out, {**config, "gathered": run})
+    with claimed(out):
+        _write(parts, saved, rows, out)
+    return out
+
+
+def _require_own(out: Path, run: str) -> None:
+    if not (out / "config.json").exists():
+        return  # a folder that is taken by anything else is refused where it is made
+    config = read_config(out)
+    if run not in (config.get("gathered"), config.get("fleet", {}).get("run")):
+        raise InputError(
+            f"{out} holds another run, which would be overwritten; give a folder that is new or empty, or the one in "
+            "which these agents were launched or gathered"
+        )
+
+
+def _write(parts: Parts, saved: Sequence[Checkpoint], rows: Sequence[dict[str, Any]], out: Path) -> None:
     with MetricsLog(out / "metrics.jsonl") as log:
         log.truncate(0)
         log.append(rows)
@@ -57,7 +77,6 @@ def gather(folders: Sequence[Path], out: Path) -> Path:
     population = _population(parts, [State(*each.state) for each in saved])
     state = jax.tree.map(lambda leaf: leaf[0], tuple(population)[:-1])
     checkpoints.save(out / "checkpoints", Checkpoint(done, state, metadata))
-    return out
 
 
 def merged_rows(by_agent: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -124,7 +143,7 @@ def _merged(number: int, latest: Sequence[Mapping[str, Any] | None]) -> dict[str
     }
 
 
-def _agents(folders: Sequence[Path]) -> tuple[Experiment, dict[int, Path]]:
+def _agents(folders: Sequence[Path]) -> tuple[Experiment, str, dict[int, Path]]:
     by_number: dict[int, Path] = {}
     first: tuple[Experiment, str] | None = None
     for folder in folders:
@@ -149,7 +168,7 @@ def _agents(folders: Sequence[Path]) -> tuple[Experiment, dict[int, Path]]:
             f"the folders of agents number {', '.join(map(str, missing))} are missing; "
             f"give those of all {first[0].agents}"
         )
-    return first[0], by_number
+    return *first, by_number
 
 
 def _saved(experiment: Experiment, parts: Parts, number: int, folder: Path) -> Checkpoint:

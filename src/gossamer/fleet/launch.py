@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gossamer import checkpoints
+from gossamer.claiming import claimed
 from gossamer.errors import InputError, require_at_least
 from gossamer.experiment import Experiment, build
 from gossamer.fleet.gather import gather
@@ -270,21 +271,22 @@ class Supervisor:
 
 def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, reporter: Reporter) -> Path:
     fleet = replace(fleet, addresses=local_addresses(fleet.names, how.tls))
-    write_addresses(out, fleet)
-    if build(experiment).schedule.in_step:
-        back_to_common_round([agent_folder(out, name) / "checkpoints" for name in fleet.names])
-    supervisor = Supervisor(experiment, fleet, how, out)
     agents = [_Running(name) for name in fleet.names]
-    with stop_requests() as stop, reporter, ExitStack() as stack:
-        stack.callback(_end_all, agents)
-        for each in agents:
-            each.process, each.begun = supervisor.begin(each.name, "own"), 1
-        folders = [agent_folder(out, name) for name in fleet.names]
-        _watch(agents, supervisor, stop, Progress(reporter, experiment, folders).show)
+    with claimed(out), stop_requests() as stop, reporter:
+        write_addresses(out, fleet)
+        if build(experiment).schedule.in_step:
+            back_to_common_round([agent_folder(out, name) / "checkpoints" for name in fleet.names])
+        supervisor = Supervisor(experiment, fleet, how, out)
+        lost: list[str] = []
+        try:
+            for each in agents:
+                each.process, each.begun = supervisor.begin(each.name, "own"), 1
+            folders = [agent_folder(out, name) for name in fleet.names]
+            _watch(agents, supervisor, stop, Progress(reporter, experiment, folders).show)
+        finally:
+            lost += _end_all(agents)
     if stop:
-        raise Interrupted(
-            f"stopped, all agents have saved themselves; go on with: gossamer launch --resume {out}"
-        )
+        raise Interrupted(stopped(out, lost))
     failed = [each.name for each in agents if each.failed]
     if failed:
         raise AgentsFailed(
@@ -293,6 +295,21 @@ def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, rep
         )
     gather([agent_folder(out, name) for name in fleet.names], out)
     return out
+
+
+def stopped(out: Path, lost: Sequence[str]) -> str:
+    """What is said of a launch that was asked to stop.
+
+    Args:
+        out: its folder.
+        lost: the agents that did not save themselves.
+
+    Example:
+        >>> stopped(Path("runs/fleet"), ["ada"])[:75]
+        'stopped, all agents have saved themselves but ada, of which an earlier chec'
+    """
+    but = f" but {', '.join(lost)}, of which an earlier checkpoint is kept" if lost else ""
+    return f"stopped, all agents have saved themselves{but}; go on with: gossamer launch --resume {out}"
 
 
 def back_to_common_round(stores: Sequence[Path]) -> None:
@@ -324,8 +341,9 @@ def _watch(agents: Sequence[_Running], supervisor: Supervisor, stop: Stop, show:
                 each.process, each.begun = supervisor.begin(each.name, "newest"), each.begun + 1
 
 
-def _end_all(agents: Sequence[_Running]) -> None:
-    """Ask every process to save itself, and wait until it has."""
+def _end_all(agents: Sequence[_Running]) -> list[str]:
+    """Ask every process to save itself, and wait until it has; who did not."""
+    lost: list[str] = []
     processes = [each.process for each in agents if each.process is not None]
     for process in processes:
         process.terminate()
@@ -335,6 +353,8 @@ def _end_all(agents: Sequence[_Running]) -> None:
             _log.error("%s did not end in %g s and is killed", process.name, SAVE_SECONDS)
             process.kill()
             process.join()
+            lost.append(process.name)
+    return lost
 
 
 def _be_agent(experiment: Experiment, membership: Membership, folder: Path, core: int) -> None:
@@ -352,7 +372,7 @@ def _be_agent(experiment: Experiment, membership: Membership, folder: Path, core
         except (Interrupted, Replaced) as end:
             logging.getLogger(__name__).info("%s", end)
             sys.exit(130)
-        except NonFiniteParameters as end:
+        except (NonFiniteParameters, InputError) as end:
             logging.getLogger(__name__).error("%s", end)
             sys.exit(1)
 

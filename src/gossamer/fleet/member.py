@@ -19,16 +19,18 @@ import jax
 import numpy as np
 
 from gossamer import checkpoints
+from gossamer.claiming import claimed
 from gossamer.engines.tally import Place, Tally
 from gossamer.engines.workers import Worker
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, Parts, build, initial_population
+from gossamer.fleet.answer import read_answer
 from gossamer.fleet.membership import Membership
 from gossamer.keys import check
 from gossamer.normalisation import without_statistics
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.recording import NonFiniteParameters, RunLog, Timed, Totals, record_rows
-from gossamer.records import create_run, provenance, read_config, write_json
+from gossamer.records import create_run, provenance, read_config, replace_config, write_json
 from gossamer.runtimes.clock import MonotonicClock
 from gossamer.runtimes.inbox import Inbox, Patience
 from gossamer.runtimes.network.intake import Intake
@@ -86,16 +88,16 @@ def run_member(
         NonFiniteParameters: learning diverged; the last checkpoint is kept.
     """
     parts = build(experiment)
-    if len(membership.fleet.names) != experiment.agents:
-        raise InputError(
-            f"the fleet has {len(membership.fleet.names)} names; agents is {experiment.agents}, and each needs one"
-        )
+    membership.fleet.require_agents(experiment.agents)
     line = _line_of(parts, membership)
     _require_folder(folder, experiment, membership)
     refusals = refusals or Refusals(membership.name)
     reporter = reporter or Silent()
-    with _Agent(experiment, parts, membership, line, folder, stop, reporter, refusals) as agent:
-        agent.run()
+    with claimed(folder):
+        # Addresses may be others than when it began.
+        replace_config(folder, {**read_config(folder), "agent": membership.data()})
+        with _Agent(experiment, parts, membership, line, folder, stop, reporter, refusals) as agent:
+            agent.run()
     return folder
 
 
@@ -217,7 +219,11 @@ class _Agent:
         self._outbox = Outbox(
             voice,
             [self._session.publisher(key, lossless=in_step) for key in keys],
-            [self._session.publisher(key, lossless=True) for key in keys],
+            # In step it goes the way of the messages, which it must not overtake. Else it would overwrite the last one.
+            [
+                self._session.publisher(key, lossless=True)
+                for key in (keys if in_step else [self._space.message(membership.name, parts.links.period)])
+            ],
             in_step,
         )
         self._withdraw: Callable[[], None] = lambda: None
@@ -229,7 +235,8 @@ class _Agent:
             seed,
             self._intake.present,
             self._join,
-            lambda: self._withdraw(),
+            # In step the token stays until the session ends: it would overtake messages that are still to be read.
+            (lambda: None) if in_step else lambda: self._withdraw(),
         )
         self._peer = Peer(
             neighbourhood,
@@ -254,6 +261,8 @@ class _Agent:
                     session.subscribe(
                         space.message(name, phase), self._intake.receive, parts.schedule.in_step
                     )
+            if sender in heard and not parts.schedule.in_step:
+                session.subscribe(space.message(name, links.period), self._intake.receive, lossless=True)
             session.watch_tokens(space.alive(name), self._intake.appeared, self._intake.gone)
         session.answer(space.newest(self._membership.name), self._outbox.newest)
         session.answer(space.status(self._membership.name), lambda: json.dumps(self.status()).encode())
@@ -280,7 +289,7 @@ class _Agent:
         if begins_with == "own":
             return
         for key, data in self._answers().items():
-            self._intake.receive_answer(key, data)
+            self._intake.receive_answer(key, data, self._experiment.rounds)
         held = self._inbox.look()
         furthest = int(held.version.max(initial=0))
         if furthest > self._done or (begins_with == "neighbours" and furthest):
@@ -378,7 +387,8 @@ class _Agent:
         """Neighbours refuse what an old process says, and know who has replaced it."""
         name = self._membership.name
         answers = self._session.ask(self._space.status(), _ASK_SECONDS).values()
-        newest = max((json.loads(answer)["knows"].get(name, 0) for answer in answers), default=0)
+        known = [read for answer in answers if (read := read_answer(answer)) is not None]
+        newest = max((read["knows"].get(name, 0) for read in known), default=0)
         if newest > self._incarnation and not self._ended.is_set():
             _log.warning("another process speaks for %s (incarnation %d); this one ends", name, newest)
             self._replaced = True

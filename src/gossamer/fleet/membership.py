@@ -75,6 +75,15 @@ class Fleet:
         require_choice("name", name, self.names)
         return self.names.index(name)
 
+    def require_agents(self, agents: int) -> None:
+        """Refuse an experiment of another number of agents.
+
+        Raises:
+            InputError: there are not as many names.
+        """
+        if len(self.names) != agents:
+            raise InputError(f"the fleet has {len(self.names)} names; agents is {agents}, and each needs one")
+
     def neighbours(self, links: Links, name: str) -> tuple[str, ...]:
         """The names of those that an agent hears or is heard by, in any phase."""
         agent = self.number(name)

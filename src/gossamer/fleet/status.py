@@ -1,6 +1,5 @@
 """How the agents of a run are, asked of themselves: who lives, how old what they heard is, how far apart they are."""
 
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,15 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, build
+from gossamer.fleet.answer import read_answer
 from gossamer.fleet.launch import KEYS, OBSERVER, load_launch
 from gossamer.fleet.member import load_membership
 from gossamer.fleet.membership import Fleet
 from gossamer.keys import check
 from gossamer.records import read_config
 from gossamer.runtimes.network.compression import Compression
+from gossamer.runtimes.network.refusals import printable
 from gossamer.runtimes.network.schema import Schema
 from gossamer.runtimes.network.security import Access, Credentials, zenoh_config
 from gossamer.runtimes.network.session import Session
@@ -35,6 +37,8 @@ class FleetStatus:
     """Root mean square distance of their newest messages to the mean of these; None with fewer than two."""
     silent: tuple[str, ...] = field(default_factory=tuple)
     """Who did not answer."""
+    unreachable: tuple[str, ...] = field(default_factory=tuple)
+    """Who has no address, and cannot be asked."""
 
 
 def ask_run(
@@ -107,8 +111,11 @@ def ask(
     distance = None
     if len(messages) > 1:
         distance = float(jax.device_get(spread_alone(tuple(messages))[0]))
-    silent = tuple(name for name in fleet.names if name not in answers)
-    return FleetStatus(answers, distance, silent)
+    missing = [name for name in fleet.names if name not in answers]
+    silent = tuple(name for name in missing if name in fleet.addresses)
+    return FleetStatus(
+        answers, distance, silent, tuple(name for name in missing if name not in fleet.addresses)
+    )
 
 
 def table(status: FleetStatus) -> Table:
@@ -119,18 +126,27 @@ def table(status: FleetStatus) -> Table:
     for name, answer in sorted(status.answers.items()):
         shown.add_row(
             name,
-            f"{answer['host']} ({answer['pid']})",
+            Text(f"{printable(answer['host'])} ({answer['pid']})"),
             f"{answer['round']}/{answer['rounds']}",
-            ", ".join(_edge(each, edge) for each, edge in answer["hears"].items()) or "nobody",
-            ", ".join(f"{reason} {sum(who.values())}" for reason, who in answer["refused"].items()) or "-",
+            Text(
+                ", ".join(_edge(printable(each), edge) for each, edge in answer["hears"].items()) or "nobody"
+            ),
+            Text(
+                ", ".join(
+                    f"{printable(reason)} {sum(who.values())}" for reason, who in answer["refused"].items()
+                )
+                or "-"
+            ),
         )
     for name in status.silent:
         shown.add_row(name, "no answer", "", "", "")
+    for name in status.unreachable:
+        shown.add_row(name, "has no address, and cannot be asked", "", "", "")
     return shown
 
 
 def _title(status: FleetStatus) -> str:
-    known = len(status.answers) + len(status.silent)
+    known = len(status.answers) + len(status.silent) + len(status.unreachable)
     distance = (
         "" if status.consensus_distance is None else f", consensus distance {status.consensus_distance:.4g}"
     )
@@ -138,7 +154,7 @@ def _title(status: FleetStatus) -> str:
 
 
 def _edge(name: str, edge: dict[str, Any]) -> str:
-    if edge["round"] is None:
+    if edge["round"] is None or edge["age_seconds"] is None:
         return f"{name}: {'nothing yet' if edge['present'] else 'not there'}"
     gone = "" if edge["present"] else ", gone"
     return f"{name}: {edge['age_seconds']:.1f} s, round {edge['round']}{gone}"
@@ -150,8 +166,8 @@ def _answers(session: Session, fleet: Fleet, seconds: float) -> dict[str, dict[s
     while True:
         for key, data in session.ask(fleet.space.status(), min(1.0, seconds)).items():
             name = key.rpartition("/")[2]
-            if name in fleet.names:
-                found[name] = json.loads(data)
+            if name in fleet.names and (answer := read_answer(data)) is not None:
+                found[name] = answer
         if found.keys() >= set(fleet.addresses) or time.monotonic() >= until:
             return found
         time.sleep(_BETWEEN)

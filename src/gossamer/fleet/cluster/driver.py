@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from gossamer.claiming import claimed
 from gossamer.experiment import Experiment, build
 from gossamer.fleet.cluster.connection import Connection
 from gossamer.fleet.cluster.place import Cluster
@@ -25,6 +26,7 @@ from gossamer.fleet.launch import (
     agent_folder,
     back_to_common_round,
     output_of,
+    stopped,
     write_addresses,
 )
 from gossamer.fleet.membership import Beginning, Fleet, Membership
@@ -90,21 +92,16 @@ class Driver:
     def run(self, reporter: Reporter) -> Path:
         """Until all agents have ended; then gather them."""
         folders = [agent_folder(self._out, agent.name) for agent in self._agents]
-        if self._in_step:
-            back_to_common_round([folder / "checkpoints" for folder in folders])
-        try:
-            with stop_requests() as stop, reporter:
+        with claimed(self._out), stop_requests() as stop, reporter:
+            if self._in_step:
+                back_to_common_round([folder / "checkpoints" for folder in folders])
+            try:
                 self._watch(stop, Progress(reporter, self._experiment, folders).show)
-        finally:
-            for agent in self._agents:
-                self._release(agent)
+            finally:
+                for agent in self._agents:
+                    self._release(agent)
         if stop:
-            but = (
-                f" but {', '.join(self._lost)}, of which an earlier checkpoint is kept" if self._lost else ""
-            )
-            raise Interrupted(
-                f"stopped, all agents have saved themselves{but}; go on with: gossamer launch --resume {self._out}"
-            )
+            raise Interrupted(stopped(self._out, self._lost))
         failed = [agent.name for agent in self._agents if agent.state == "failed"]
         if failed:
             raise AgentsFailed(

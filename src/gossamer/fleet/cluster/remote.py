@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 
+from gossamer.errors import InputError
 from gossamer.experiment import Experiment
 from gossamer.fleet.cluster.connection import import_ray
 from gossamer.fleet.launch import KEYS
@@ -75,6 +77,7 @@ class RemoteAgent:
             if self._seat is None:
                 root = Path(tempfile.gettempdir()) / f"gossamer-{self._run}"
                 root.mkdir(mode=0o700, exist_ok=True)
+                _require_own(root)
                 for earlier in root.glob(f"{self._name}-*"):
                     shutil.rmtree(earlier, ignore_errors=True)  # of a process that died; its key is in there
                 self._home = Path(tempfile.mkdtemp(prefix=f"{self._name}-", dir=root))
@@ -181,6 +184,13 @@ class RemoteAgent:
 
 def _node_address() -> str:
     return str(import_ray().util.get_node_ip_address())
+
+
+def _require_own(folder: Path) -> None:
+    """Whoever made the folder could read the keys that it will hold, and give code to whoever compiles there."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise InputError(f"{folder} belongs to somebody else, or others may look into it; remove it")
 
 
 def _write_private(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -4,9 +4,10 @@ Zenoh calls in from threads of its own, so that all of it is safe for any number
 """
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,9 +75,15 @@ class Intake:
         """A message that came under a key; refused, or put into the inbox."""
         self._take(key, data, asked=False)
 
-    def receive_answer(self, key: str, data: bytes) -> None:
-        """A neighbour's newest message, which was asked for: it may be one that came before."""
-        self._take(key, data, asked=True)
+    def receive_answer(self, key: str, data: bytes, last: int) -> None:
+        """A neighbour's newest message, which was asked for: it may be one that came before.
+
+        Args:
+            key: what it answers under.
+            data: the message.
+            last: the last version that is of any use: who takes over a later one would have nothing left to do.
+        """
+        self._take(key, data, asked=True, last=last)
 
     def appeared(self, key: str) -> None:
         """A neighbour's process has shown its token."""
@@ -88,9 +95,9 @@ class Intake:
             if not self._speaks(number, incarnation):
                 return
             self._present.add(number)
+            if number in self._hears:
+                self._inbox.join(number)
             self._changed.notify_all()
-        if number in self._hears:
-            self._inbox.join(number)
 
     def gone(self, key: str) -> None:
         """A neighbour's process has ended, or cannot be reached."""
@@ -133,7 +140,7 @@ class Intake:
         with self._changed:
             return {number: known for number, known in self._incarnation.items() if known >= 0}
 
-    def _take(self, key: str, data: bytes, asked: bool) -> None:
+    def _take(self, key: str, data: bytes, asked: bool, last: float = math.inf) -> None:
         name = key.split("/")[3]
         try:
             header, leaves = decode(data, self._expected)
@@ -143,19 +150,38 @@ class Intake:
                     Reason.sender,
                     f"the sender is number {header.sender}; it came from {name}, number {number}",
                 )
-            if not self._accept(header, asked):
-                return
+            if header.version > last:
+                raise Refused(
+                    Reason.out_of_range, f"the version is {header.version}; the last round is {last}"
+                )
+            if number not in self._hears:
+                return  # on a directed graph who only hears this agent answers too
+            self._keep(header, leaves, asked)
         except Refused as refused:
             self._refusals.refuse(refused.reason, name, refused.detail)
-            return
-        if header.kind is Kind.farewell:
-            self._part(number, header.incarnation)
-            return
-        receiver = np.array([self._agent], np.int64)
-        if bool(link_fails(self._schedule, self._seed, number, receiver, header.version)[0]):
-            return  # the sender knows which messages a failing link loses, and counts them
-        message = self._expected.schema.tree(leaves)
-        self._inbox.put(Envelope(number, header.version, header.sent_at, message))
+
+    def _keep(self, header: Header, leaves: Sequence[np.ndarray], asked: bool) -> None:
+        """Act on a sound message, unless it is no news.
+
+        Raises:
+            Refused: it is from a process that was replaced, or not newer than what was heard.
+        """
+        number = header.sender
+        with (
+            self._changed
+        ):  # all of it: meanwhile another process may appear, for which this message must not count
+            if not self._accept(header, asked):
+                return
+            if header.kind is Kind.farewell:
+                self._part(number, header.incarnation)
+                return
+            receiver = np.array([self._agent], np.int64)
+            if bool(link_fails(self._schedule, self._seed, number, receiver, header.version)[0]):
+                return  # the sender knows which messages a failing link loses, and counts them
+            message = self._expected.schema.tree(leaves)
+            self._inbox.put(Envelope(number, header.version, header.sent_at, message))
+            if number not in self._present:
+                self._inbox.leave(number)  # it came after its sender's end; tokens alone say who is there
 
     def _accept(self, header: Header, asked: bool) -> bool:
         """Whether a sound message is news.
@@ -199,6 +225,6 @@ class Intake:
             if incarnation != self._incarnation[number]:
                 return
             self._present.discard(number)
+            if number in self._hears:
+                self._inbox.leave(number)
             self._changed.notify_all()
-        if number in self._hears:
-            self._inbox.leave(number)

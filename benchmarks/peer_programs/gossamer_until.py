@@ -1,0 +1,84 @@
+"""Diff-SiAC or Diff-A2C, 25 agents on a graph, until each of them does well in its own task.
+
+python benchmarks/peer_programs/gossamer_until.py cartpole|acrobot --target 190 --every 10000 --limit 300 [--seed 0]
+"""
+
+from dataclasses import replace
+
+import jax
+from until import EPISODES, Training, arguments, print_until
+
+from gossamer.engines import engine_of
+from gossamer.experience import Episodes, Steps
+from gossamer.experiment import Experiment, build
+from gossamer.play import play_own_tasks
+from gossamer.recipes import acrobot, cartpole_balance
+from gossamer.schedules import Schedule
+
+
+def main() -> None:
+    chosen = arguments(environment=tuple(PRESETS))
+    print_until(
+        lambda: training(replace(PRESETS[chosen.environment](), seed=chosen.seed)),
+        chosen,
+        ("gossamer", "jax", "numpy"),
+    )
+
+
+def balance() -> Experiment:
+    """Diff-SiAC of the recipe with smaller networks, a faster actor, and bootstrap where the time limit cut."""
+    recipe = cartpole_balance()
+    siac = replace(recipe.algorithm, hidden=(64, 64), actor_learning_rate=0.01, bootstrap_at_time_limit=True)
+    return replace(recipe, algorithm=siac)
+
+
+def extreme_acrobot() -> Experiment:
+    """Diff-A2C of the recipe, in lockstep."""
+    return replace(acrobot(), schedule=Schedule())
+
+
+PRESETS = {"cartpole": balance, "acrobot": extreme_acrobot}
+
+
+def training(experiment: Experiment) -> Training:
+    """In steps of whole rounds."""
+    every = 1
+    experiment = replace(experiment, record_every=every)
+    parts = build(experiment)
+    engine = engine_of(experiment, parts)
+    population = engine.start()
+    evaluations = 0
+
+    def advance(steps: int) -> int:
+        nonlocal population
+        done = 0
+        while done < steps:
+            rounds = -(-(steps - done) // most_steps(experiment))
+            population, reports = engine.advance(population, min(rounds, engine.most_rounds(every)), every)
+            done += sum(int(report.record.agents.env_steps.sum()) for report in reports)
+        return done
+
+    def evaluate() -> float:
+        nonlocal evaluations
+        evaluations += 1
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(experiment.seed), evaluations), 1)
+        params = population.learner.params
+        returns = play_own_tasks(
+            parts.algorithm, params, parts.tasks, keys, parts.environment, EPISODES, greedy=True
+        )
+        return float(returns.mean())
+
+    return Training(advance, evaluate)
+
+
+def most_steps(experiment: Experiment) -> int:
+    """Of all agents in a round."""
+    experience, environments = experiment.experience, experiment.tasks * experiment.copies
+    if isinstance(experience, Episodes):
+        return environments * experience.episodes_per_environment * experiment.environment.max_steps
+    assert isinstance(experience, Steps)
+    return environments * experience.steps
+
+
+if __name__ == "__main__":
+    main()

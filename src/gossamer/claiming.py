@@ -1,0 +1,44 @@
+"""A folder is written by one process at a time: who comes second is refused before it touches anything."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from gossamer.errors import InputError
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process, which may be killed: then it is free again.
+
+    The system holds the lock, on an empty file that stays. On a file system without locks nothing is claimed.
+
+    Args:
+        folder: it exists.
+
+    Raises:
+        InputError: another process has it, or this one already.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, claimed(Path(folder)), claimed(Path(folder)):
+        ...     pass
+        Traceback (most recent call last):
+        gossamer.errors.InputError: another process writes to ...; stop it first, or give another folder
+    """
+    lock = FileLock(folder / LOCK, blocking=False, mode=0o644)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"another process writes to {folder}; stop it first, or give another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+LOCK = "writer.lock"
