@@ -7,7 +7,7 @@ from matplotlib.image import imread
 from gossamer import plot, train
 from gossamer.analysis import bootstrap_interval, read_curve
 from gossamer.analysis.graphs import describe, draw
-from gossamer.analysis.pictures import colours
+from gossamer.analysis.pictures import colours, shades, styles
 from gossamer.errors import InputError
 from gossamer.experiment import weigh_by
 from gossamer.topologies import NAMES, named
@@ -127,7 +127,7 @@ def test_equal_labels_are_told_apart(tmp_path):
     assert "<!-- Diff-SiAC (25 agents, ring), first -->" in picture
     assert "<!-- Diff-SiAC (25 agents, ring), second -->" in picture
     assert "#0072b2" in picture
-    assert "#cc79a7" in picture
+    assert "stroke-dasharray" in picture
 
 
 def test_a_picture_below_a_file_is_refused(tmp_path):
@@ -161,4 +161,12 @@ def test_a_kind_of_training_has_one_colour_in_every_picture():
     both = colours(["diffusion", "centralised"])
     assert len(set(both)) == 2
     assert colours(["centralised"]) == both[1:]
-    assert len(set(colours(["diffusion"] * 3 + ["isolated"]))) == 4
+    assert len(set(colours(["diffusion", "isolated", "one", "another"]))) == 4
+
+
+def test_variants_of_a_kind_share_its_colour_and_differ_in_their_lines():
+    first, second, other = styles(["diffusion", "diffusion", "centralised"])
+    assert first.colour == second.colour != other.colour
+    assert first.line == other.line != second.line
+    assert len(set(shades("diffusion", 5))) == 5
+    assert shades("diffusion", 5)[-1] == first.colour

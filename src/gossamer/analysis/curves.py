@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gossamer.analysis.pictures import check_format, colours, save_picture
+from gossamer.analysis.pictures import Style, check_format, save_picture, styles
 from gossamer.analysis.statistics import bootstrap_interval
 from gossamer.errors import InputError, require_choice
 from gossamer.records import read_config, read_metrics
@@ -163,7 +163,7 @@ def _draw(curves: Sequence[Curve], abscissa: Abscissa, title: str | None) -> Fig
     networked = any(curve.kind != "centralised" for curve in curves)
     figure = Figure(figsize=(11 if networked else 6.5, 4.2), dpi=150, layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, 2 if networked else 1))
-    palette = colours([curve.kind for curve in curves])
+    palette = styles([curve.kind for curve in curves])
     _draw_returns(axes[0], curves, palette)
     if networked:
         _draw_distances(axes[1], curves, palette)
@@ -176,11 +176,11 @@ def _draw(curves: Sequence[Curve], abscissa: Abscissa, title: str | None) -> Fig
     return figure
 
 
-def _draw_returns(axis: Axes, curves: Sequence[Curve], palette: Sequence[str]) -> None:
-    for curve, colour in zip(curves, palette, strict=True):
+def _draw_returns(axis: Axes, curves: Sequence[Curve], palette: Sequence[Style]) -> None:
+    for curve, (colour, line) in zip(curves, palette, strict=True):
         seeds = len(curve.episodic_return)
         label = curve.label if seeds == 1 else f"{curve.label}, {seeds} seeds"
-        axis.plot(curve.x, curve.episodic_return.mean(0), color=colour, label=label)
+        axis.plot(curve.x, curve.episodic_return.mean(0), color=colour, linestyle=line, label=label)
         if seeds > 1:
             low, high = bootstrap_interval(curve.episodic_return)
             axis.fill_between(curve.x, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -189,9 +189,9 @@ def _draw_returns(axis: Axes, curves: Sequence[Curve], palette: Sequence[str]) -
     axis.legend(frameon=False, fontsize="small")
 
 
-def _draw_distances(axis: Axes, curves: Sequence[Curve], palette: Sequence[str]) -> None:
-    for curve, colour in zip(curves, palette, strict=True):
+def _draw_distances(axis: Axes, curves: Sequence[Curve], palette: Sequence[Style]) -> None:
+    for curve, (colour, line) in zip(curves, palette, strict=True):
         if curve.kind != "centralised":
-            axis.plot(curve.x, curve.consensus_distance.mean(0), color=colour, label=curve.label)
-    axis.set_ylabel("consensus distance (RMS, parameters)")
+            axis.plot(curve.x, curve.consensus_distance.mean(0), color=colour, linestyle=line)
+    axis.set_ylabel("consensus distance (RMS over agents, mean over seeds)")
     axis.set_yscale("log")

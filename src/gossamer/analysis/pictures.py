@@ -3,35 +3,79 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from gossamer.errors import InputError
 
 FORMATS = (".png", ".pdf", ".svg")
 
-# Okabe and Ito's palette, safe for the colour-blind.
-_COLOURS = {"diffusion": "#0072B2", "centralised": "#D55E00", "isolated": "#009E73"}
+# Okabe and Ito's palette, safe for the colour-blind: what exchanges what has the same colour in every picture.
+_COLOURS = {
+    "diffusion": "#0072B2",
+    "centralised": "#D55E00",
+    "isolated": "#009E73",
+    "a3c": "#CC79A7",
+    "impala": "#E69F00",
+    "reinforce": "#56B4E9",
+    "power": "#000000",
+}
 _OTHERS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+_LINES = ("solid", "dashed", "dotted", "dashdot", (0, (5, 1, 1, 1, 1, 1)))
+
+BOUND = "#555555"
+"""The colour of what is no algorithm: bounds, tolerances, published numbers."""
+
+
+class Style(NamedTuple):
+    """How a curve is drawn: what kind of training it is by its colour, which of them by its line."""
+
+    colour: str
+    line: Any
 
 
 def colours(kinds: Sequence[str]) -> list[str]:
-    """A colour for each curve: the first of a kind of training has its kind's own in every picture.
+    """A colour for each curve, the same for a kind of training in every picture.
 
-    Kinds are diffusion, centralised and isolated; any other takes one of the remaining colours.
+    Kinds are diffusion (parameters averaged with peers: Diff-SiAC, Diff-A2C, GALA), centralised (also A2C with summed
+    gradients), isolated (specialised agents), a3c, impala, reinforce and power (both of Dist-MTPS); any other takes one
+    of the remaining colours.
 
     Example:
         >>> colours(["centralised", "diffusion"]) == colours(["diffusion", "centralised"])[::-1]
         True
-        >>> len(set(colours(["diffusion", "diffusion", "isolated"])))
+        >>> len(set(colours(["diffusion", "diffusion", "isolated", "another"])))
         3
     """
-    chosen: list[str] = []
-    others = itertools.cycle(_OTHERS)
-    for kind in kinds:
-        own = _COLOURS.get(kind)
-        chosen.append(next(others) if own is None or own in chosen else own)
-    return chosen
+    known = {_COLOURS[kind] for kind in kinds if kind in _COLOURS}
+    others = itertools.cycle([colour for colour in _OTHERS if colour not in known])
+    return [_COLOURS[kind] if kind in _COLOURS else next(others) for kind in kinds]
+
+
+def styles(kinds: Sequence[str]) -> list[Style]:
+    """A colour and a line for each curve: variants of one kind share its colour and differ in their lines.
+
+    Example:
+        >>> [style.line for style in styles(["diffusion", "diffusion", "isolated"])]
+        ['solid', 'dashed', 'solid']
+    """
+    seen = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
+    lines = [_LINES[count % len(_LINES)] for count in seen]
+    return [Style(colour, line) for colour, line in zip(colours(kinds), lines, strict=True)]
+
+
+def shades(kind: str, count: int) -> list[str]:
+    """Colours from light to dark, the last of them the kind's own: for one algorithm at growing values of a number.
+
+    Example:
+        >>> shades("diffusion", 3)[-1] == colours(["diffusion"])[0]
+        True
+    """
+    own = np.array(to_rgb(_COLOURS[kind]))
+    return [to_hex(1 - (1 - own) * share).upper() for share in np.linspace(0.35, 1.0, count)]
 
 
 def check_format(out: Path) -> None:

@@ -63,7 +63,9 @@ def changes_of(folder: Path, held: Held | None = None) -> Changes:
     held = held or Held()
     saved = {name: folder / name for name in _checkpoints(folder)}
     read = {name: _read_all(path) for name, path in saved.items() if name not in held.checkpoints}
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in (".tmp", ".lock"))
+    files = sorted(
+        path for path in folder.iterdir() if path.is_file() and path.suffix not in (".tmp", ".lock")
+    )
     grown = {
         path.name: _tail(path, held.lengths.get(path.name, 0)) for path in files if path.suffix != ".json"
     }

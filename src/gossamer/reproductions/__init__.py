@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 from gossamer.reproductions import diffdac, gala, siac, theory
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction
+from gossamer.reproductions.report import write_report
 from gossamer.reproductions.run import reproduce, verdict_table
+from gossamer.reproductions.series import reproduce_all
 
 REPRODUCTIONS: Mapping[str, Reproduction] = {
     **siac.REPRODUCTIONS,
@@ -13,4 +15,13 @@ REPRODUCTIONS: Mapping[str, Reproduction] = {
     **theory.REPRODUCTIONS,
 }
 
-__all__ = ["REPRODUCTIONS", "Claim", "Findings", "Reproduction", "reproduce", "verdict_table"]
+__all__ = [
+    "REPRODUCTIONS",
+    "Claim",
+    "Findings",
+    "Reproduction",
+    "reproduce",
+    "reproduce_all",
+    "verdict_table",
+    "write_report",
+]

@@ -3,12 +3,14 @@
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from gossamer.analysis.pictures import Style, shades
 from gossamer.analysis.statistics import relative_difference_interval
 from gossamer.environments import TaskSet
 from gossamer.environments.acrobot import EASY, HARD
@@ -26,6 +28,7 @@ from gossamer.reproductions.measures import (
     points,
 )
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, alike, higher
+from gossamer.reproductions.published import published_values
 
 _ALIKE = 0.05  # of the larger mean: what "similar" and "changes little" are taken to mean
 _EPISODES = 10
@@ -74,7 +77,7 @@ def figure_4(runs: Runs) -> Findings:
         ("Diff-A2C, synchronous", "diffusion", of["diffusion-synchronous"]),
         ("centralised A2C", "centralised", of["centralised"]),
         ("specialised A2C", "isolated", of["specialised"]),
-        ("specialised A2C, rate 0.0007", "slower", of["specialised-slower"]),
+        ("specialised A2C, rate 0.0007", "isolated", of["specialised-slower"]),
     ]
     picture = learning_curves(
         {"Extreme Acrobot, 25 tasks": panel}, "Figure 4: Diff-A2C on a ring of 25 agents"
@@ -126,8 +129,8 @@ def figure_6(runs: Runs) -> Findings:
     )
     panel = [
         ("25 agents, mean neighbourhood 4.2", "diffusion", of["25-sparse"]),
-        ("25 agents, mean neighbourhood 8.3", "centralised", of["25-dense"]),
-        ("100 agents, mean neighbourhood 16.7", "isolated", of["100"]),
+        ("25 agents, mean neighbourhood 8.3", "diffusion", of["25-dense"]),
+        ("100 agents, mean neighbourhood 16.7", "diffusion", of["100"]),
     ]
     picture = learning_curves({"cart-pole balance, one task": panel}, "Figure 6: Diff-SiAC and its network")
     return Findings(_early_and_final(begin, end), claims, picture)
@@ -158,17 +161,19 @@ def figure_7(runs: Runs) -> Findings:
             "seeds_that_learned": {str(p): int(each.sum()) for p, each in learned.items()},
         }
         panels[f"{family}, {rule.replace('-', ' ')}"] = [
-            (f"p = {p:g}", f"failure {p:g}", run) for p, run in known.items()
+            (f"p = {p:g}", "diffusion", run) for p, run in known.items()
         ]
-    picture = learning_curves(panels, "Figure 7: 14 agents in a ring whose links fail with probability p")
+    picture = learning_curves(
+        panels, "Figure 7: Diff-A2C, 14 agents in a ring whose links fail with probability p", _FAILING
+    )
     return Findings(data, tuple(claims), picture)
 
 
 def table_1(runs: Runs) -> Findings:
     """How alike the parameters of agents are at the end, and whether an agent is better on its own task."""
-    published = {"acrobot": (3.56, 59.27), "hopper-mass": (3.10, 114.08), "hopper-wind": (3.14, 116.23)}
     claims, data = [], {}
-    for family, (diffusion, specialised) in published.items():
+    for family, published in published_values("diffdac-table1").items():
+        diffusion, specialised = published["diffusion"], published["specialised"]
         names = [name for name in runs if name.startswith(family)]
         if f"{family}-diffusion" not in names:
             text = f"{family}: Diff-A2C {diffusion} %, specialised {specialised} %"
@@ -206,15 +211,7 @@ def table_1(runs: Runs) -> Findings:
         advantage = _own_task_advantage(runs[f"{family}-diffusion"])
         data[family]["own_task_advantage_percent"] = interval(advantage)
         claims.append(_alike_percent(text, advantage))
-    panels = {
-        family: {
-            name.removeprefix(f"{family}-"): row["median_percent"]
-            for name, row in rows.items()
-            if "-" in name
-        }
-        for family, rows in data.items()
-    }
-    return Findings(data, tuple(claims), points(panels, "Table I: relative deviation, median parameter", "%"))
+    return Findings(data, tuple(claims), _deviation_picture(data))
 
 
 def table_2(runs: Runs) -> Findings:
@@ -235,17 +232,14 @@ def table_2(runs: Runs) -> Findings:
             )
             for better, worse, task in pairs
         ]
-    data = {"policy": _plain(tables), "published": _PUBLISHED_ZERO_SHOT}
+    data = {"policy": _plain(tables), "published": published_values("diffdac-table2")}
     return Findings(data, tuple(claims), _zero_shot_picture(tables["sampled"]))
 
 
 def table_3(runs: Runs) -> Findings:
     """Table II relative to the specialised agents (also to those that learn slower), in per cent."""
     table = _zero_shot(runs, greedy=False)
-    published = {
-        "diffusion": {"train": -33.2, "easy": 31.3, "hard": 25.1},
-        "centralised": {"train": -40.8, "easy": 24.7, "hard": 13.4},
-    }
+    published = published_values("diffdac-table3")
     data, claims = {}, []
     for base, (sample, words), method in itertools.product(_SPECIALISED, _SAMPLES.items(), published):
         for task, percent in published[method].items():
@@ -259,14 +253,7 @@ def table_3(runs: Runs) -> Findings:
             holds = low > 0 if percent > 0 else high < 0
             evidence = f"{estimate:.1f} % (95 % interval {low:.1f} to {high:.1f})"
             claims.append(Claim(text, "holds" if holds else "does not hold", evidence))
-    panels = {
-        task: {
-            f"{method}, {_SAMPLES[sample]}": data["specialised"][sample][method][task]
-            for sample, method in itertools.product(_SAMPLES, published)
-        }
-        for task in ("train", "easy", "hard")
-    }
-    picture = points(panels, "Table III: zero-shot returns beside the specialised agents'", "%")
+    picture = _relative_picture(data["specialised"])
     return Findings({"percent_relative_to": data, "published": published}, tuple(claims), picture)
 
 
@@ -275,11 +262,15 @@ _SPECIALISED = {
     "specialised-slower": "specialised with Diff-A2C's learning rate (ours)",
 }
 _SAMPLES = {"random_agent": "one agent of each run", "all_agents": "all agents (ours)"}
-_PUBLISHED_ZERO_SHOT = {
-    # The paper prints −80.0 for the specialised on easy, outside its own interval; table III implies about −71.0.
-    "specialised": {"train": -82.1, "easy": -80.0, "hard": -163.8},
-    "diffusion": {"train": -109.4, "easy": -48.8, "hard": -122.6},
-    "centralised": {"train": -115.6, "easy": -53.4, "hard": -141.8},
+_METHODS = {
+    "diffusion": ("diffusion", "Diff-A2C"),
+    "centralised": ("centralised", "centralised A2C"),
+    "specialised": ("isolated", "specialised A2C"),
+    "specialised-slower": ("isolated", "specialised, rate 0.0007"),
+}
+_FAILING = {
+    f"p = {p:g}": Style(colour, "solid")
+    for p, colour in zip(FAILURES, shades("diffusion", len(FAILURES)), strict=True)
 }
 
 
@@ -359,12 +350,44 @@ def _early_and_final(begin: Mapping, end: Mapping) -> dict[str, object]:
 def _zero_shot_picture(table: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> Figure:
     panels = {
         task: {
-            f"{method}, {_SAMPLES[sample]}": interval(table[method][sample][task])
-            for method, sample in itertools.product(table, _SAMPLES)
+            f"{_METHODS[method][1]}, {_SAMPLES[sample]}": (
+                _METHODS[method][0],
+                interval(table[method][sample][task]),
+            )
+            for method, sample in itertools.product(_METHODS, _SAMPLES)
+            if method in table
         }
         for task in ("train", "easy", "hard")
     }
-    return points(panels, "Table II: zero-shot, sampled actions", "return")
+    return points(panels, "Table II: zero-shot, sampled actions", "return, mean over runs")
+
+
+def _relative_picture(data: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
+    panels = {
+        task: {
+            f"{_METHODS[method][1]}, {words}": (_METHODS[method][0], row[task])
+            for sample, words in _SAMPLES.items()
+            for method, row in data[sample].items()
+        }
+        for task in ("train", "easy", "hard")
+    }
+    title = "Table III: zero-shot returns beside the specialised agents', sampled actions"
+    return points(panels, title, "more than they earn, %")
+
+
+def _deviation_picture(data: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
+    panels = {}
+    for family, rows in data.items():
+        names = [name for name in rows if "-" in name]  # another row is no method's
+        labels = [name.removeprefix(f"{family}-").replace("-shared", ", shared start") for name in names]
+        kinds = [_METHODS[label.partition(",")[0]][0] for label in labels]
+        panels[family.replace("-", ", ")] = {
+            label: (kind, rows[name]["median_percent"])
+            for label, kind, name in zip(labels, kinds, names, strict=True)
+        }
+    return points(
+        panels, "Table I: how far agents' parameters differ", "deviation / mean, median parameter, %"
+    )
 
 
 def _plain(tables: Mapping) -> dict[str, object]:

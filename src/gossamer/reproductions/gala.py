@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from gossamer.analysis.pictures import colours
+from gossamer.analysis.pictures import BOUND, colours, styles
 from gossamer.certificate import holds, is_vacuous
 from gossamer.correlation import mean_off_diagonal
 from gossamer.evaluate import evaluate
@@ -34,6 +34,7 @@ from gossamer.reproductions.measures import (
     steps_per_second,
 )
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, alike, higher, similar
+from gossamer.reproductions.published import published_values
 from gossamer.train import load_experiment, run_folders
 
 _NAMES = {
@@ -42,7 +43,7 @@ _NAMES = {
     **{game: game.replace("_", " ").title() for game in trainings.GAMES},
 }
 _METHODS = {"gala": "GALA-A2C", "a2c": "A2C", "a3c": "A3C", "impala": "IMPALA"}
-_KINDS = {"gala": "diffusion", "a2c": "centralised", "a3c": "isolated", "impala": "impala"}
+_KINDS = {"gala": "diffusion", "a2c": "centralised", "a3c": "a3c", "impala": "impala"}
 _AXES: Mapping[Spent, str] = {
     "env_steps": "steps of all simulators",
     "seconds": "seconds",
@@ -55,23 +56,6 @@ _SIGNIFICANT = 0.05
 _POWER = 0.10  # of the larger mean: what "comparable power" is taken to mean
 _EPISODES = 10
 _TRAINED = 10_000_000  # steps of the A2C that table 1 is compared with
-
-_RL_ZOO = {
-    "beam_rider": 2890.0,
-    "breakout": 280.0,
-    "pong": 17.3,
-    "qbert": 3882.0,
-    "seaquest": 1721.0,
-    "space_invaders": 627.0,
-}
-_IMPALA = {
-    "beam_rider": 8219.92,
-    "breakout": 640.43,
-    "pong": 20.40,
-    "qbert": 18901.25,
-    "seaquest": 1716.90,
-    "space_invaders": 1726.28,
-}
 
 
 def figure_1(runs: Runs) -> Findings:
@@ -148,7 +132,9 @@ def table_1(runs: Runs) -> Findings:
     }
     panels = {_NAMES[game]: _rows(game, of) for game, of in scores.items()}
     return Findings(
-        data, tuple(claims), points(panels, "GALA, table 1: the best policy kept, greedy", "points")
+        data,
+        tuple(claims),
+        points(panels, "GALA, table 1: the best policy kept, greedy", "points, mean of 10 games"),
     )
 
 
@@ -501,7 +487,8 @@ def _best_policy(run: Path) -> Score:
 
 
 def _published(game: str) -> dict[str, float]:
-    return {"RL-Zoo's A2C, 10M steps": _RL_ZOO[game], "IMPALA, 200M steps": _IMPALA[game]}
+    table = published_values("gala-table1")
+    return {name: table[name][game] for name in ("RL-Zoo's A2C, 10M steps", "IMPALA, 200M steps")}
 
 
 def _beside_published(game: str, scores: Mapping[str, Score]) -> list[Claim]:
@@ -518,15 +505,16 @@ def _beside_published(game: str, scores: Mapping[str, Score]) -> list[Claim]:
     return [*claims, _compared(text, scores["gala"], lambda row: row["low"] > impala_points)]
 
 
-def _rows(game: str, scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
+def _rows(game: str, scores: Mapping[str, Score]) -> dict[str, tuple[str, dict[str, float]]]:
     """For the picture: our scores with their intervals, published ones without."""
     ours = {
-        f"{_METHODS[method]}, {score.steps:,} steps": score.row()
+        f"{_METHODS[method]}, {score.steps:,} steps": (_KINDS[method], score.row())
         for method, score in scores.items()
         if score.known
     }
     return ours | {
-        name: {"mean": value, "low": value, "high": value} for name, value in _published(game).items()
+        name: ("published", {"mean": value, "low": value, "high": value})
+        for name, value in _published(game).items()
     }
 
 
@@ -551,7 +539,7 @@ def _figure_1_picture(runs: Runs, success: Mapping[str, Success]) -> Figure:
         _draw_success(row[0], success[game])
         label_axis(row[0], _NAMES[game], "simulators", "seeds that succeed (%)")
         _draw_over(row[1:], axes_of, f"{_usual(runs, game)} simulators, 4 learners", lines)
-    figure.suptitle("GALA, figure 1: success, and returns with their 95 % interval")
+    figure.suptitle("GALA, figure 1: success, and returns over what was spent")
     return figure
 
 
@@ -579,11 +567,11 @@ def _known_axes(panels: Mapping[str, Sequence[tuple[str, str, Path]]], axes: Seq
 def _draw_over(
     row: Sequence[Axes], axes_of: Sequence[Spent], title: str, lines: Sequence[tuple[str, str, Path]]
 ) -> None:
-    palette = colours([kind for _, kind, _ in lines])
+    palette = styles([kind for _, kind, _ in lines])
     for axis, spent in zip(row, axes_of, strict=True):
-        for (label, _, run), colour in zip(lines, palette, strict=True):
-            draw_courses(axis, label, courses(run, spent), colour)
-        label_axis(axis, title, _AXES[spent], "return")
+        for (label, _, run), style in zip(lines, palette, strict=True):
+            draw_courses(axis, label, courses(run, spent), style)
+        label_axis(axis, title, _AXES[spent], "return, mean (band: 95 % interval over seeds)")
         if spent != "seconds":
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
 
@@ -594,23 +582,28 @@ def _figure_2_picture(
     figure, grid = _grid(len(certified), 4)
     for (game, seeds), row in zip(certified.items(), grid, strict=True):
         _draw_distances(row[0], seeds[0])
-        label_axis(row[0], f"{_NAMES[game]}, first seed", "updates of each learner", "distance to the mean")
-        row[1].plot(seeds[0].round, seeds[0].over("bound"), color="#0072B2")
+        label_axis(
+            row[0], f"{_NAMES[game]}, first seed", "updates of each learner", "distance to the mean (RMS)"
+        )
+        row[1].plot(seeds[0].round, seeds[0].over("bound"), color=colours(["diffusion"])[0])
         row[1].set_ylim(0, None)
-        label_axis(row[1], "distance / certified bound", "updates of each learner", "ratio")
+        label_axis(row[1], "how much of its bound", "updates of each learner", "distance / certified bound")
         for axis, (method, each) in zip(row[2:], matrices[game].items(), strict=True):
             mean = _mean(each)
-            _draw_matrix(axis, mean, f"{_METHODS[method]}: mean {mean_off_diagonal(mean):.2f}")
+            _draw_matrix(axis, mean, f"{_METHODS[method]}, mean of pairs {mean_off_diagonal(mean):.2f}")
     figure.suptitle("GALA, figure 2: distance of learners and its bound; correlation of their gradients")
     return figure
 
 
 def _draw_distances(axis: Axes, certified: Certified) -> None:
-    lines = (("distance", "-", "#0072B2"), ("bound", "--", "#D55E00"), ("printed", ":", "#000000"))
+    ours = colours(["diffusion"])[0]
+    lines = (("distance", "solid", ours), ("bound", "dashed", BOUND), ("printed", "dotted", BOUND))
     for name, style, colour in lines:
         label = {"distance": "distance", "bound": "certified bound", "printed": "bound as printed"}[name]
         values = getattr(certified, name)
-        axis.plot(certified.round, np.where(values > 0, values, np.nan), style, color=colour, label=label)
+        axis.plot(
+            certified.round, np.where(values > 0, values, np.nan), linestyle=style, color=colour, label=label
+        )
     axis.set_yscale("log")
 
 
@@ -624,7 +617,7 @@ def _draw_matrix(axis: Axes, matrix: Float[np.ndarray, "agent agent"], title: st
     axis.set_title(title, fontsize="medium")
     axis.set_xlabel("learner")
     axis.set_ylabel("learner")
-    axis.figure.colorbar(image, ax=axis, shrink=0.8)
+    axis.figure.colorbar(image, ax=axis, shrink=0.8, label="correlation of gradients")
 
 
 def _figure_3_picture(found: Mapping[str, Mapping[int, Speed]]) -> Figure:
@@ -640,9 +633,9 @@ def _figure_3_picture(found: Mapping[str, Mapping[int, Speed]]) -> Figure:
             _draw_sizes(
                 axis, _METHODS[method], {n: getattr(speed, name) for n, speed in rows.items()}, colour
             )
-        label_axis(axis, "Pong", "learners (workers, actors)", names[name])
+        label_axis(axis, "Pong", "learners (workers, actors)", f"{names[name]} (bar: range over seeds)")
         axis.set_ylim(0, None)
-    figure.suptitle("GALA, figure 3: speed, mean and range over seeds")
+    figure.suptitle("GALA, figure 3: speed, mean over seeds")
     return figure
 
 
@@ -659,7 +652,7 @@ def _figure_4_picture(runs: Runs) -> Figure:
     figure, grid = _grid(len(games), 2)
     for (game, lines), row in zip(panels.items(), grid, strict=True):
         _draw_over(row, ("env_steps", "seconds"), _NAMES[game], lines)
-    figure.suptitle("GALA, figure 4: A3C with large batches and the original, 95 % interval")
+    figure.suptitle("GALA, figure 4: A3C with large batches and the original")
     return figure
 
 
@@ -667,8 +660,7 @@ def _a3c_line(runs: Runs, game: str, shape: str) -> tuple[str, str, Path]:
     run = runs[f"{game}-a3c-{shape}"]
     experiment = load_experiment(run)
     each = experiment.copies // experiment.workers
-    kind = {"large-batch": "isolated", "original": "centralised", "original-fewer": "fewer"}[shape]
-    return f"{experiment.workers} workers × {each}", kind, run
+    return f"{experiment.workers} workers × {each} simulator{'s' if each > 1 else ''}", "a3c", run
 
 
 def _grid(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:

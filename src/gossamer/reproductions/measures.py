@@ -13,7 +13,7 @@ from scipy.stats import t as student_t
 
 from gossamer.analysis.consensus import RelativeDeviation, relative_deviation
 from gossamer.analysis.curves import Curve, read_curve
-from gossamer.analysis.pictures import colours
+from gossamer.analysis.pictures import BOUND, Style, colours, styles
 from gossamer.analysis.statistics import bootstrap_interval, standard_error
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment
@@ -24,20 +24,21 @@ from gossamer.train import load_experiment, restore_population, run_folders
 Spent: TypeAlias = Literal["env_steps", "seconds", "joules"]
 """What a return may be set against: steps of all simulators, time, or energy."""
 
-_EARLY, _LATE = 0.2, 0.1  # shares of training
+EARLY, LATE = 0.2, 0.1
+"""Shares of training whose returns count as early and as final."""
 
 
-def early(run: Path, share: float = _EARLY) -> Float[np.ndarray, " seed"]:
+def early(run: Path, share: float = EARLY) -> Float[np.ndarray, " seed"]:
     """Mean return of each seed in the first part of training, of metrics as they were recorded."""
     return np.array([_known_mean(each[: max(int(share * len(each)), 2)]) for each in _returns(run)])
 
 
-def final(run: Path, share: float = _LATE) -> Float[np.ndarray, " seed"]:
+def final(run: Path, share: float = LATE) -> Float[np.ndarray, " seed"]:
     """Mean return of each seed in the last part of training, of metrics as they were recorded."""
     return np.array([_known_mean(each[-max(int(share * len(each)), 1) :]) for each in _returns(run)])
 
 
-def final_by_task(run: Path, share: float = _LATE) -> Float[np.ndarray, "seed task"]:
+def final_by_task(run: Path, share: float = LATE) -> Float[np.ndarray, "seed task"]:
     """Mean return on every task of each seed in the last part of training; NaN where no episode ended."""
     return np.stack([_mean_by_task(folder, share) for folder in run_folders(run)])
 
@@ -159,18 +160,28 @@ def environments_of_each(experiment: Experiment) -> int:
 
 
 def learning_curves(
-    panels: Mapping[str, Sequence[tuple[str, str, Path]]], title: str, band: str = "± 1 standard error"
+    panels: Mapping[str, Sequence[tuple[str, str, Path]]],
+    title: str,
+    by_label: Mapping[str, Style] | None = None,
 ) -> Figure:
-    """A panel of learning curves for each name: (label, kind of training, run), mean and standard error over seeds."""
+    """A panel of learning curves for each name: (label, kind of training, run), mean and standard error over seeds.
+
+    Args:
+        panels: by name, the curves.
+        title: of the picture.
+        by_label: how the curve of each label is drawn; by default as its kind.
+    """
     figure = Figure(figsize=(1.5 + 5.2 * len(panels), 4.4), dpi=150, layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels)))
     for axis, (name, lines) in zip(axes, panels.items(), strict=True):
-        palette = colours([kind for _, kind, _ in lines])
-        for (label, _, run), colour in zip(lines, palette, strict=True):
-            _draw(axis, label, read_curve(run), environments(load_experiment(run)), colour)
+        palette = styles([kind for _, kind, _ in lines])
+        if by_label is not None:
+            palette = [by_label[label] for label, _, _ in lines]
+        for (label, _, run), style in zip(lines, palette, strict=True):
+            _draw(axis, label, read_curve(run), environments(load_experiment(run)), style)
         axis.set_title(name, fontsize="medium")
         axis.set_xlabel("steps in each environment (thousands)")
-        axis.set_ylabel(f"return, mean over tasks (band: {band})")
+        axis.set_ylabel("return, mean over tasks (band: ± 1 standard error)", fontsize="small")
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize="small")
@@ -178,43 +189,47 @@ def learning_curves(
     return figure
 
 
-def points(panels: Mapping[str, Mapping[str, Mapping[str, Any]]], title: str, unit: str) -> Figure:
+def points(
+    panels: Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]], title: str, quantity: str
+) -> Figure:
     """A panel for each name: a point and its 95 % interval for each label, one below the other.
 
     Args:
-        panels: by name and label, the mean (``mean`` or ``percent``), ``low`` and ``high``.
+        panels: by name and label, the kind of training, and its mean (``mean`` or ``percent``), ``low`` and ``high``.
+            The kind ``published`` is grey, of a number without an interval.
         title: of the picture.
-        unit: what the x axes count.
+        quantity: what the x axes count, and its unit.
     """
-    figure = Figure(figsize=(1.5 + 4.2 * len(panels), 3.4), dpi=150, layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(panels)))
+    figure = Figure(figsize=(1.5 + 4.6 * len(panels), 3.4), dpi=150, layout="constrained")
+    alike = len({tuple(rows) for rows in panels.values()}) == 1
+    axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=alike))
     for axis, (name, rows) in zip(axes, panels.items(), strict=True):
-        place = -np.arange(len(rows))
-        mean = np.array([row.get("mean", row.get("percent")) for row in rows.values()])
-        low, high = (np.array([row[end] for row in rows.values()]) for end in ("low", "high"))
-        axis.hlines(place, low, high, color="#0072B2")
-        axis.plot(mean, place, "o", color="#0072B2")
-        axis.set_yticks(place, list(rows), fontsize="small")
+        for place, (kind, row) in enumerate(rows.values()):
+            colour = BOUND if kind == "published" else colours([kind])[0]
+            axis.hlines(-place, row["low"], row["high"], color=colour)
+            axis.plot(row.get("mean", row.get("percent")), -place, "o", color=colour)
+        axis.set_yticks(-np.arange(len(rows)), list(rows), fontsize="small")
         axis.set_ylim(-len(rows) + 0.5, 0.5)
         axis.set_title(name, fontsize="medium")
-        axis.set_xlabel(f"{unit} (95 % interval)")
+        axis.set_xlabel(f"{quantity} (bar: 95 % interval)", fontsize="small")
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     return figure
 
 
-def draw_courses(axis: Axes, label: str, seeds: Sequence[Course], colour: str) -> None:
+def draw_courses(axis: Axes, label: str, seeds: Sequence[Course], style: Style) -> None:
     """Mean over seeds and its 95 % interval, as far as all of them went; nothing if a seed has no known return."""
     known = [_smoothed(each) for each in seeds if len(each.returns)]
     if not known or len(known) < len(seeds):
         return
     grid = np.linspace(max(each.spent[0] for each in known), min(each.spent[-1] for each in known), 400)
     values = np.stack([_on_grid(each, grid) for each in known])
-    axis.plot(grid, values.mean(0), color=colour, label=f"{label}, {len(known)} seeds")
+    label = f"{label}, {len(known)} seeds"
+    axis.plot(grid, values.mean(0), color=style.colour, linestyle=style.line, label=label)
     if len(known) > 1:
         low, high = bootstrap_interval(values)
-        axis.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
+        axis.fill_between(grid, low, high, color=style.colour, alpha=0.2, linewidth=0)
 
 
 def label_axis(axis: Axes, title: str, x: str, y: str) -> None:
@@ -316,8 +331,9 @@ def _mean_by_task(folder: Path, share: float) -> Float[np.ndarray, " task"]:
     return np.divide(np.nansum(returns, 0), counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
-def _draw(axis: Axes, label: str, curve: Curve, count: int, colour: str) -> None:
+def _draw(axis: Axes, label: str, curve: Curve, count: int, style: Style) -> None:
     x, mean = curve.x / count / 1000, curve.episodic_return.mean(0)
     error = standard_error(curve.episodic_return)
-    axis.plot(x, mean, color=colour, label=f"{label}, {len(curve.episodic_return)} seeds")
-    axis.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+    label = f"{label}, {len(curve.episodic_return)} seeds"
+    axis.plot(x, mean, color=style.colour, linestyle=style.line, label=label)
+    axis.fill_between(x, mean - error, mean + error, color=style.colour, alpha=0.2, linewidth=0)

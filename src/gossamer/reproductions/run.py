@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ def write_findings(
             "claims": [claim._asdict() for claim in findings.claims],
             "data": findings.data,
             "trainings": {name: read_config(folder)["experiment"] for name, folder in folders.items()},
+            "date": datetime.now(UTC).date().isoformat(),
             "provenance": provenance(),
         },
     )

@@ -8,17 +8,24 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from gossamer.analysis.pictures import colours
+from gossamer.analysis.pictures import styles
 from gossamer.errors import InputError
 from gossamer.experience import Episodes
 from gossamer.recipes import diffdac as trainings
 from gossamer.records import read_metrics
-from gossamer.reproductions.measures import Course, about_a_line, draw_courses, interval, label_axis
+from gossamer.reproductions.measures import (
+    EARLY,
+    LATE,
+    Course,
+    about_a_line,
+    draw_courses,
+    interval,
+    label_axis,
+)
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, higher, similar
 from gossamer.train import load_experiment, run_folders
 
 _EPOCH = 5  # episodes in each environment
-_EARLY, _LATE = 0.2, 0.1  # shares of training, as in the other figures
 _NEAR = 0.9  # of the way from the lowest to the highest: what "near maximum" is taken to mean
 
 _LABELS = {
@@ -27,7 +34,7 @@ _LABELS = {
     "reinforce": "Dist-MTPS REINFORCE",
     "power": "Dist-MTPS PoWER",
 }
-_KINDS = {"diffusion": "diffusion", "centralised": "centralised", "reinforce": "isolated", "power": "power"}
+_KINDS = {"diffusion": "diffusion", "centralised": "centralised", "reinforce": "reinforce", "power": "power"}
 _FAMILIES = {"pendulum": "inverted pendulum", "swingup": "cart-pole swing-up"}
 
 
@@ -44,9 +51,9 @@ def figure_8(runs: Runs) -> Findings:
 def figure_3(runs: Runs) -> Findings:
     """Cart-pole balance: Diff-SiAC, centralised SiAC and Dist-MTPS; where they start, and what one failure does."""
     tests = {name.removeprefix("balance-"): returns_in_tests(run) for name, run in runs.items()}
-    begin = {name: early(each) for name, each in tests.items()}
-    end = {name: final(each) for name, each in tests.items()}
-    unrest = {name: fluctuation(each) for name, each in tests.items()}
+    begin = {name: early_tests(each) for name, each in tests.items()}
+    end = {name: final_tests(each) for name, each in tests.items()}
+    unrest = {name: fluctuation_of_tests(each) for name, each in tests.items()}
     claims = (
         *(
             higher(f"Diff-SiAC ends above {_LABELS[other]}", end["diffusion"], end[other])
@@ -92,32 +99,32 @@ def returns_in_tests(run: Path, tasks: Sequence[int] | None = None) -> list[Cour
     return found
 
 
-def early(seeds: Sequence[Course]) -> Float[np.ndarray, " seed"]:
+def early_tests(seeds: Sequence[Course]) -> Float[np.ndarray, " seed"]:
     """Mean of each seed's tests in the first fifth of training, of one at least.
 
     Example:
-        >>> early([Course(np.arange(10.0), np.arange(10.0))]).tolist()
+        >>> early_tests([Course(np.arange(10.0), np.arange(10.0))]).tolist()
         [0.5]
     """
-    return np.array([each.returns[: max(int(_EARLY * len(each.returns)), 1)].mean() for each in seeds])
+    return np.array([each.returns[: max(int(EARLY * len(each.returns)), 1)].mean() for each in seeds])
 
 
-def final(seeds: Sequence[Course]) -> Float[np.ndarray, " seed"]:
+def final_tests(seeds: Sequence[Course]) -> Float[np.ndarray, " seed"]:
     """Mean of each seed's tests in the last tenth of training, of one at least.
 
     Example:
-        >>> final([Course(np.arange(10.0), np.arange(10.0))]).tolist()
+        >>> final_tests([Course(np.arange(10.0), np.arange(10.0))]).tolist()
         [9.0]
     """
-    return np.array([each.returns[-max(int(_LATE * len(each.returns)), 1) :].mean() for each in seeds])
+    return np.array([each.returns[-max(int(LATE * len(each.returns)), 1) :].mean() for each in seeds])
 
 
-def fluctuation(seeds: Sequence[Course]) -> Float[np.ndarray, " seed"]:
+def fluctuation_of_tests(seeds: Sequence[Course]) -> Float[np.ndarray, " seed"]:
     """Standard deviation of each seed's tests about a straight line through them, in the last half of training.
 
     Example:
         >>> rising = Course(np.arange(6.0), np.arange(6.0))
-        >>> fluctuation([rising]).round(6).tolist()
+        >>> fluctuation_of_tests([rising]).round(6).tolist()
         [0.0]
     """
     return np.array([about_a_line(each.returns[len(each.returns) // 2 :]) for each in seeds])
@@ -132,9 +139,9 @@ def _stability(runs: Runs, suffix: str, title: str) -> Findings:
             name: returns_in_tests(runs[f"{family}{suffix}-{name}"]) for name in ("diffusion", "centralised")
         }
         scaled = _scaled(tests)
-        begin = {name: early(each) for name, each in scaled.items()}
-        end = {name: final(each) for name, each in scaled.items()}
-        unrest = {name: fluctuation(each) for name, each in scaled.items()}
+        begin = {name: early_tests(each) for name, each in scaled.items()}
+        end = {name: final_tests(each) for name, each in scaled.items()}
+        unrest = {name: fluctuation_of_tests(each) for name, each in scaled.items()}
         claims += [
             _near_maximum(f"{words}: centralised SiAC nears the maximum", scaled["centralised"]),
             higher(f"{words}: centralised SiAC is less stable", unrest["centralised"], unrest["diffusion"]),
@@ -144,7 +151,7 @@ def _stability(runs: Runs, suffix: str, title: str) -> Findings:
             higher(f"{words}: Diff-SiAC ends above (ours)", end["diffusion"], end["centralised"]),
         ]
         data[family] = {
-            "final": {name: interval(final(each)) for name, each in tests.items()},
+            "final": {name: interval(final_tests(each)) for name, each in tests.items()},
             "scaled_early": {name: interval(values) for name, values in begin.items()},
             "scaled_final": {name: interval(values) for name, values in end.items()},
             "scaled_fluctuation": {name: interval(values) for name, values in unrest.items()},
@@ -170,7 +177,7 @@ def _near_maximum(text: str, seeds: Sequence[Course]) -> Claim:
     if len(seeds) < 2:
         return Claim(text, "not run", "a median over seeds needs two of them")
     median = np.median([each.returns for each in seeds], axis=0)
-    window = max(int(_LATE * len(median)), 1)
+    window = max(int(LATE * len(median)), 1)
     best = np.convolve(median, np.full(window, 1 / window), mode="valid").max()
     evidence = (
         f"the median over {len(seeds)} seeds reaches {best:.2f} of the highest test, as a mean of {window} tests; "
@@ -255,7 +262,7 @@ def _others(run: Path) -> list[Course]:
 def _stability_picture(panels: Mapping[str, Mapping[str, Sequence[Course]]], title: str) -> Figure:
     figure = Figure(figsize=(11, 4.2), dpi=150, layout="constrained")
     for axis, (name, scaled) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for kind, colour in zip(scaled, colours([_KINDS[kind] for kind in scaled]), strict=True):
+        for kind, (colour, _) in zip(scaled, styles([_KINDS[kind] for kind in scaled]), strict=True):
             values = np.stack([each.returns for each in scaled[kind]])
             low, middle, high = np.percentile(values, [25, 50, 75], axis=0)
             epochs = scaled[kind][0].spent
@@ -263,7 +270,10 @@ def _stability_picture(panels: Mapping[str, Mapping[str, Sequence[Course]]], tit
             axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.set_ylim(0, 1.02)
         label_axis(
-            axis, name, "epochs of 5 episodes in each environment", "test return, lowest 0 to highest 1"
+            axis,
+            name,
+            "epochs of 5 episodes in each environment",
+            "test return, lowest 0 to highest 1 (band: quartiles)",
         )
     figure.suptitle(f"{title}; median and quartiles over seeds")
     return figure
@@ -273,8 +283,8 @@ def _figure_3_picture(runs: Runs, tests: Mapping[str, Sequence[Course]]) -> Figu
     figure = Figure(figsize=(15, 4.4), dpi=150, layout="constrained")
     methods, starts, failure = figure.subplots(1, 3, sharey=True)
     names = list(_LABELS)
-    for name, colour in zip(names, colours([_KINDS[name] for name in names]), strict=True):
-        draw_courses(methods, _LABELS[name], tests[name], colour)
+    for name, style in zip(names, styles([_KINDS[name] for name in names]), strict=True):
+        draw_courses(methods, _LABELS[name], tests[name], style)
     labels = {
         "diffusion": "Diff-SiAC, own initial parameters",
         "diffusion-shared": "Diff-SiAC, shared",
@@ -283,11 +293,11 @@ def _figure_3_picture(runs: Runs, tests: Mapping[str, Sequence[Course]]) -> Figu
         "centralised-averaged": "centralised, mean of 25",
         "centralised-tasks": "centralised, tasks weigh alike",
     }
-    for name, colour in zip(labels, colours([name.partition("-")[0] for name in labels]), strict=True):
-        draw_courses(starts, labels[name], tests[name], colour)
+    for name, style in zip(labels, styles([name.partition("-")[0] for name in labels]), strict=True):
+        draw_courses(starts, labels[name], tests[name], style)
     failing = ("diffusion", "reinforce")
-    for name, colour in zip(failing, colours([_KINDS[name] for name in failing]), strict=True):
-        draw_courses(failure, _LABELS[name], _others(runs[f"balance-{name}-failure"]), colour)
+    for name, style in zip(failing, styles([_KINDS[name] for name in failing]), strict=True):
+        draw_courses(failure, _LABELS[name], _others(runs[f"balance-{name}-failure"]), style)
     half = tests["diffusion"][0].spent[-1] / 2
     failure.axvline(half, color="#666666", linestyle=":", label="one of 25 agents fails")
     titles = ("methods", "where agents start, what gradients weigh", "one failed agent; tasks of the others")

@@ -16,7 +16,8 @@ from gossamer.analysis.certificates import (
 )
 from gossamer.errors import InputError, require_at_least
 
-_ROUNDOFF = 1e-9  # of float64, in sums of some hundred products
+ROUNDOFF = 1e-9
+"""Of float64, in sums of some hundred products."""
 
 
 class Study(NamedTuple):
@@ -59,8 +60,8 @@ def study(agents: int, iterations: int, records: int, delay: int, seed: int = 0)
     contracting = [contracting_length(gossip) for gossip in gossips]
     return Study(
         moments=len(distance),
-        beyond_exact=int((distance > exact * (1 + _ROUNDOFF)).sum()),
-        beyond_printed=int((distance > printed * (1 + _ROUNDOFF)).sum()),
+        beyond_exact=int((distance > exact * (1 + ROUNDOFF)).sum()),
+        beyond_printed=int((distance > printed * (1 + ROUNDOFF)).sum()),
         ratio=float(np.median(distance / exact)),
         printed_ratio=float(np.median(distance / printed)),
         length=max(lengths),

@@ -20,6 +20,18 @@ from gossamer.theory.corollary_1 import Check, best_deterministic, check, check_
 from gossamer.theory.families import objective, retrying
 from gossamer.theory.lemma_1 import Case, named_cases, one_norm, topology_cases
 from gossamer.theory.policy_gradient_theorem import check_theorem_1
+from gossamer.theory.verdicts import (
+    contracts_at_once,
+    has_no_duality_gap,
+    is_ergodic,
+    is_never_beaten,
+    is_slack_where_it_must,
+    is_the_gradient,
+    is_within,
+    reaches_the_value,
+    values_the_maximum,
+    verdict,
+)
 from gossamer.topologies import ring
 
 Rows = Sequence[tuple[str, str, str]]
@@ -52,7 +64,7 @@ def theorem_1(families: int = 100, parameters: int = 6, seed: int = 0) -> list[T
     checks = check_theorem_1(families, seed, parameters)
     own, other = (np.array(column) for column in zip(*checks, strict=True))
     rows = [
-        ("v = v^π of the policy: largest relative error", f"{own.max():.1e}", _holds(bool(own.max() < 1e-4))),
+        ("v = v^π of the policy: largest relative error", f"{own.max():.1e}", verdict(is_the_gradient(own))),
         ("another v: median relative error", f"{np.median(other):.2f}", "no gradient"),
         ("another v: smallest relative error", f"{other.min():.2f}", ""),
     ]
@@ -74,9 +86,9 @@ def lemma_1(agents: int = 16) -> list[Table]:
         (
             f"{len(repaired)} connected topologies and rules, largest: {worst.name}",
             f"{worst.rate:.4f}",
-            _holds(all(case.contracts for case in repaired)),
+            verdict(all(case.contracts for case in repaired)),
         ),
-        ("ring of 25: ‖C − J‖₁, below 1 in the proof", f"{ring_25:.2f}", _holds(ring_25 < 1)),
+        ("ring of 25: ‖C − J‖₁, below 1 in the proof", f"{ring_25:.2f}", verdict(ring_25 < 1)),
     ]
     return [_table("Lemma 1: ‖C − J‖₂ < 1 for primitive, doubly stochastic C", rows)]
 
@@ -141,16 +153,16 @@ def certificates(
         (
             "exact bound: iterations beyond it",
             f"{found.beyond_exact} of {found.moments}",
-            _holds(not found.beyond_exact),
+            verdict(not found.beyond_exact),
         ),
         ("exact bound: median of distance / bound", f"{found.ratio:.3f}", ""),
         ("printed bound: median of distance / bound", f"{found.printed_ratio:.1e}", ""),
         ("one late contraction: distance", f"{distance:.3f}", ""),
-        ("one late contraction: exact bound", f"{exact:.3f}", _holds(distance <= exact * (1 + 1e-9))),
-        ("one late contraction: printed bound", f"{printed:.3f}", _holds(distance <= printed)),
+        ("one late contraction: exact bound", f"{exact:.3f}", verdict(is_within(distance, exact))),
+        ("one late contraction: printed bound", f"{printed:.3f}", verdict(is_within(distance, printed))),
         ("norm of one step, ring of 4, delay 1", f"{float(disagreement_norms(asynchronous_step())):.2f}", ""),
-        ("products over τ + B that are ergodic", f"{found.ergodic:.0%}", _holds(found.ergodic == 1)),
-        ("largest norm of products over τ + B", f"{found.norm:.2f}", _holds(found.norm < 1)),
+        ("products over τ + B that are ergodic", f"{found.ergodic:.0%}", verdict(is_ergodic(found))),
+        ("largest norm of products over τ + B", f"{found.norm:.2f}", verdict(contracts_at_once(found))),
         ("length from which norms are below 1", _length(found.contracting_length), f"τ + B ≤ {found.length}"),
     ]
     return [_table(f"GALA's propositions: {records} random records, {iterations} iterations each", rows)]
@@ -192,11 +204,11 @@ def _of_families(checks: Sequence[Check]) -> Table:
             _share(sum(each.row_stochastic for each in checks), count),
             "",
         ),
-        ("largest |v* − value iteration on P̄|", f"{error:.1e}", _holds(error < 1e-6)),
-        ("largest duality gap (15), (25)", f"{duality:.1e}", _holds(duality < 1e-6)),
-        ("largest |d A| (17)", f"{slack:.1e}", _holds(slack < 1e-6)),
-        ("μᵀv* cannot be the maximum (2 i)", _share(misvalued, count), _holds(not misvalued)),
-        ("π* is beaten on (1/N) Σ J (2 ii)", _share(beaten, count), _holds(not beaten)),
+        ("largest |v* − value iteration on P̄|", f"{error:.1e}", verdict(reaches_the_value(checks))),
+        ("largest duality gap (15), (25)", f"{duality:.1e}", verdict(has_no_duality_gap(checks))),
+        ("largest |d A| (17)", f"{slack:.1e}", verdict(is_slack_where_it_must(checks))),
+        ("μᵀv* cannot be the maximum (2 i)", _share(misvalued, count), verdict(values_the_maximum(checks))),
+        ("π* is beaten on (1/N) Σ J (2 ii)", _share(beaten, count), verdict(is_never_beaten(checks))),
         ("largest gap, of what π* earns", f"{gap:.1%}", ""),
         ("most steps of dual ascent", f"{max(each.steps for each in checks)}", ""),
         (
@@ -227,14 +239,10 @@ def _table(title: str, rows: Rows) -> Table:
     return table
 
 
-def _holds(condition: bool) -> str:
-    return "holds" if condition else "does not hold"
-
-
 def _promise(case: Case) -> str:
     if not case.premise:
         return "promised nothing"
-    return _holds(case.contracts)
+    return verdict(case.contracts)
 
 
 def _share(count: int, total: int) -> str:

@@ -167,9 +167,8 @@ class Intake:
             Refused: it is from a process that was replaced, or not newer than what was heard.
         """
         number = header.sender
-        with (
-            self._changed
-        ):  # all of it: meanwhile another process may appear, for which this message must not count
+        # All of it at once: meanwhile another process may appear, for which this message must not count.
+        with self._changed:
             if not self._accept(header, asked):
                 return
             if header.kind is Kind.farewell:
