@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.control import machine, show
-from benchmarks.result_table import RESULTS, write_table
+from benchmarks.result_table import RESULTS, publish
 
 PROGRAMS = Path(__file__).parent / "peer_programs"
 ROOT = Path(__file__).parents[1]
@@ -148,10 +148,7 @@ def main() -> None:
     show("machine", [result["machine"]])
     print_table(rows)
     show("targets (the Hopper's are alternatives)", result["targets"])
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1, default=float) + "\n")
-    print(f"\n{arguments.out}")
-    print(write_table(RESULTS, RESULTS.parent / "RESULTS.md"))
+    publish(result, arguments.out)
 
 
 def measure_all(contenders: Sequence[Contender], repeats: int, seconds: float) -> list[Measurement]:

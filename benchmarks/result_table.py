@@ -67,6 +67,14 @@ def main() -> None:
     print(write_table(RESULTS, RESULTS.parent / "RESULTS.md"))
 
 
+def publish(result: dict[str, Any], path: Path) -> None:
+    """Write a result to its file, and the table of all results anew."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, default=float) + "\n")
+    print(f"\n{path}")
+    print(write_table(RESULTS, RESULTS.parent / "RESULTS.md"))
+
+
 def write_table(results: Path, path: Path) -> Path:
     """The table of all files in a folder, as Markdown."""
     path.write_text("\n".join(lines(results)) + "\n")

@@ -14,7 +14,6 @@ through ``gossamer_gymnasium``. What each learns with stands in ``benchmarks/pee
 """
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -26,7 +25,7 @@ from typing import Any
 
 from benchmarks.control import machine, show
 from benchmarks.peers import ask, available_cores, python_of
-from benchmarks.result_table import RESULTS, write_table
+from benchmarks.result_table import RESULTS, publish
 
 AROUND = 1000.0  # seconds at most for imports and evaluations
 OURS = "gossamer, 25 agents"
@@ -104,10 +103,7 @@ def main() -> None:
     show("machine", [result["machine"]])
     show("seconds until the goal", rows)
     show("targets", result["targets"])
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1, default=float) + "\n")
-    print(f"\n{arguments.out}")
-    print(write_table(RESULTS, RESULTS.parent / "RESULTS.md"))
+    publish(result, arguments.out)
 
 
 def try_all(environments: Sequence[str], seeds: int, limit: float) -> list[Attempt]:

@@ -26,12 +26,12 @@ from gossamer.cli import main
 from gossamer.errors import InputError
 from gossamer.fleet.cluster import Cluster, driver, launch_on_ray, resume_on_ray
 from gossamer.fleet.cluster.connection import Connection, require_room
-from gossamer.fleet.cluster.launch import _with_absolute_paths
 from gossamer.fleet.launch import (
     AgentsFailed,
     Launch,
     agent_folder,
     create_launch,
+    launchable,
     load_launch,
     output_of,
     resume_launch,
@@ -516,7 +516,7 @@ def test_only_a_launch_on_ray_is_resumed_there(tmp_path):
 def test_files_are_named_so_that_any_process_of_the_machine_finds_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("edges.txt").write_text("0 1\n1 0\n")
-    found = _with_absolute_paths(few(2, topology="edges.txt"))
+    found = launchable(few(2, topology="edges.txt"))
     assert (found.topology, found.weights) == (str(tmp_path / "edges.txt"), "metropolis_hastings")
 
 

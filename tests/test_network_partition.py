@@ -101,7 +101,6 @@ class Agent:
         outbox = Outbox(
             Voice(number, bytes.fromhex(RUN), 1, SCHEMA, "none"),
             [self.session.publisher(key, lossless=False)],
-            [self.session.publisher(key, lossless=True)],
             in_step=False,
         )
         post = NetworkPost(

@@ -56,7 +56,7 @@ def straight(tmp_path_factory):
 
 def test_the_folder_is_complete(straight):
     names = {path.name.partition(".tfevents")[0] for path in straight.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "checkpoints", "events.out"}
+    assert names == {"config.json", "metrics.jsonl", "checkpoints", "events.out", "writer.lock"}
     config = read_config(straight)
     assert load_experiment(straight) == small_experiment(rounds=40)
     assert {"jax", "gossamer", "git_revision", "prng"} <= set(config["provenance"])

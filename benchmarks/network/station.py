@@ -113,7 +113,6 @@ class Station:
         self.outbox = Outbox(
             Voice(number, run, incarnation, schema, "none"),
             [self.session.publisher(key, lossless=schedule.in_step)],
-            [self.session.publisher(key, lossless=True)],
             schedule.in_step,
         )
         for name in place.neighbours:

@@ -5,12 +5,12 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from gossamer.processes import available_cores, become_worker
+from gossamer.processes import available_cores, become_worker, environment
 
 Start: TypeAlias = Callable[[], object]
 """Waits until all that run together have called it as often."""
@@ -42,7 +42,7 @@ def together(
     pipes: list[Connection] = []
     processes = []
     try:
-        with _one_thread_each():
+        with environment(**_ONE_THREAD):
             for place, choice in enumerate(choices):
                 ours, theirs = context.Pipe(duplex=False)
                 core = cores[place % len(cores)]
@@ -139,18 +139,5 @@ def _take_priority(priority: int) -> None:
         Path("/proc/self/autogroup").write_text(str(priority))
 
 
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that begin meanwhile use one thread for arithmetic."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    wanted: dict[str, str] = dict.fromkeys(names, "1")
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _END_SECONDS = 30.0

@@ -13,13 +13,13 @@ from gossamer.errors import InputError
 def claimed(folder: Path) -> Iterator[None]:
     """Keep a folder for this process, which may be killed: then it is free again.
 
-    The system holds the lock, on an empty file that stays. On a file system without locks nothing is claimed.
+    The system holds the lock, on an empty file that stays; where a file system has no locks, the file stands for one.
 
     Args:
         folder: it exists.
 
     Raises:
-        InputError: another process has it, or this one already.
+        InputError: another process has it, or this one already, or nothing can be written there.
 
     Example:
         >>> import tempfile
@@ -35,6 +35,10 @@ def claimed(folder: Path) -> Iterator[None]:
         raise InputError(
             f"another process writes to {folder}; stop it first, or give another folder"
         ) from None
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror}); make it writable, or give another folder"
+        ) from error
     try:
         yield
     finally:

@@ -27,7 +27,7 @@ from gossamer.runtimes.inbox import Patience
 from gossamer.runtimes.mailbox import Mailbox, PushSumMailbox
 from gossamer.runtimes.vectorised import AnyMailbox, InitialParameters, Population, initialise
 from gossamer.schedules import Cycle, Links, Rule, Schedule, Simulation
-from gossamer.topologies import Topology, named, require_connected
+from gossamer.topologies import NAMES, Topology, named, require_connected
 from gossamer.types import Box, Letter
 
 AnyExperience: TypeAlias = Episodes | Steps | Unrolls
@@ -246,6 +246,23 @@ def weigh_by(spec: str, topology: Topology) -> tuple[csr_array, ...]:
     if spec.partition(":")[0] not in RULES and Path(spec).is_file():
         return read_matrix(spec, topology)
     return weigh(topology, named_rule(spec))
+
+
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """The same, whose files are found from any directory: it may be resumed in another one, and actors have their own.
+
+    Example:
+        >>> from gossamer.recipes import cartpole_balance
+        >>> with_absolute_paths(cartpole_balance()) == cartpole_balance()
+        True
+    """
+    named_by = (("topology", experiment.topology, NAMES), ("weights", experiment.weights, RULES))
+    files = {
+        name: str(Path(spec).absolute())
+        for name, spec, known in named_by
+        if spec.partition(":")[0] not in known and Path(spec).is_file()
+    }
+    return replace(experiment, **files)
 
 
 def on_host(environment: Any) -> bool:

@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 
 
@@ -31,6 +32,26 @@ def become_worker(core: int | None = None) -> None:
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
     threading.Thread(target=_when_orphaned, args=(_ask_to_stop,), daemon=True).start()
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Variables of the environment for a while, for what begins meanwhile; then they are what they were.
+
+    Example:
+        >>> with environment(GOSSAMER_EXAMPLE="1"):
+        ...     os.environ["GOSSAMER_EXAMPLE"]
+        '1'
+        >>> "GOSSAMER_EXAMPLE" in os.environ
+        False
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def is_orphan() -> bool:

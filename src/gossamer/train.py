@@ -17,10 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from gossamer import checkpoints
+from gossamer.claiming import claimed
 from gossamer.engines import Engine, Report, engine_of
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, Parts, build, on_host, population_shape, tree_bytes
-from gossamer.mixing import RULES
+from gossamer.experiment import (
+    Experiment,
+    Parts,
+    build,
+    on_host,
+    population_shape,
+    tree_bytes,
+    with_absolute_paths,
+)
 from gossamer.play import play_own_tasks
 from gossamer.power import EnergyMeter, PowerReading
 from gossamer.progress import Reporter, Silent, Status
@@ -36,7 +44,6 @@ from gossamer.rounds import agent_key
 from gossamer.runtimes.vectorised import Population
 from gossamer.serialization import from_data, to_data
 from gossamer.stopping import Interrupted, Stop, stop_requests
-from gossamer.topologies import NAMES
 
 _SECONDS_PER_CHUNK = 1.0
 _TESTER = 2**31 - 1  # the number of no agent
@@ -70,14 +77,16 @@ def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -
         ['checkpoints', 'config.json']
     """
     _refuse_network(experiment)
-    experiment = _with_absolute_paths(experiment)
+    experiment = with_absolute_paths(experiment)
     parts = build(experiment)
     if _seed_by_seed(experiment):
         _make_runs(experiment, out)
-        return _resume_seeds(experiment, out, reporter)
+        with claimed(out):
+            return _resume_seeds(experiment, out, reporter)
     with stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
         create_run(out, _config(experiment, parts, engine))
-        _start(experiment, parts, engine, out, reporter or Silent(), stop)
+        with claimed(out):
+            _start(experiment, parts, engine, out, reporter or Silent(), stop)
     return out
 
 
@@ -93,19 +102,21 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
         ``run``.
 
     Raises:
-        InputError: the folder holds no run, or cannot be continued; nothing is written then.
+        InputError: the folder holds no run, cannot be continued, or another process writes to it; nothing is written
+            then.
         Interrupted, NonFiniteParameters: as ``train``.
     """
     experiment = load_experiment(run)
     _refuse_network(experiment)
     if rounds is not None:
         experiment = replace(experiment, rounds=rounds)
-    if _seed_by_seed(experiment):
-        if rounds is not None:
-            _extend_seeds(experiment, run)
-        return _resume_seeds(experiment, run, reporter)
-    with stop_requests() as stop:
-        _resume_one(run, reporter, stop, rounds)
+    with claimed(run):
+        if _seed_by_seed(experiment):
+            if rounds is not None:
+                _extend_seeds(experiment, run)
+            return _resume_seeds(experiment, run, reporter)
+        with stop_requests() as stop:
+            _resume_one(run, reporter, stop, rounds)
     return run
 
 
@@ -203,16 +214,6 @@ def _digest(parts: Parts) -> str:
         for array in (phase.indptr, phase.indices, phase.data.round(12)):
             digest.update(np.ascontiguousarray(array.astype(np.float64)).tobytes())
     return digest.hexdigest()
-
-
-def _with_absolute_paths(experiment: Experiment) -> Experiment:
-    """So that a run can be resumed from another directory."""
-    files = {
-        name: str(Path(getattr(experiment, name)).absolute())
-        for name in ("topology", "weights")
-        if Path(getattr(experiment, name)).is_file() and getattr(experiment, name) not in (*NAMES, *RULES)
-    }
-    return replace(experiment, **files)
 
 
 def _require_same_streams(run: Path, parts: Parts) -> None:

@@ -10,7 +10,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -20,12 +20,12 @@ from typing import Any
 from gossamer import checkpoints
 from gossamer.claiming import claimed
 from gossamer.errors import InputError, require_at_least
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment, build, with_absolute_paths
 from gossamer.fleet.gather import gather
 from gossamer.fleet.member import Replaced, run_member
 from gossamer.fleet.membership import Fleet, Membership, default_names
 from gossamer.keys import create_authority, issue, require_cryptography
-from gossamer.processes import available_cores, become_worker
+from gossamer.processes import available_cores, become_worker, environment
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.recording import NonFiniteParameters
 from gossamer.records import create_run, provenance, read_config, read_last_row, replace_config
@@ -91,7 +91,7 @@ def launchable(experiment: Experiment) -> Experiment:
     Raises:
         InputError: it does not do.
     """
-    experiment = replace(experiment, runtime="network")
+    experiment = replace(with_absolute_paths(experiment), runtime="network")
     if experiment.seeds != 1:
         raise InputError(
             f"seeds is {experiment.seeds}; a launch runs one seed at a time, give seeds 1 and a seed"
@@ -257,7 +257,7 @@ class Supervisor:
             ),
             name=name,
         )
-        with _light_processes(self.out):
+        with environment(**_light_variables(self.out)):
             process.start()
         return process
 
@@ -384,10 +384,9 @@ def _write_output_to(path: Path) -> None:
             os.dup2(file.fileno(), descriptor)
 
 
-@contextmanager
-def _light_processes(out: Path) -> Any:
+def _light_variables(out: Path) -> dict[str, str]:
     """Children keep to one thread for arithmetic, and share what they compile: the second start is cheap."""
-    wanted = {
+    return {
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip(),
         "OMP_NUM_THREADS": "1",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get(
@@ -396,13 +395,6 @@ def _light_processes(out: Path) -> Any:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def local_addresses(names: Sequence[str], tls: bool) -> dict[str, str]:

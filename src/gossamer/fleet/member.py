@@ -219,11 +219,6 @@ class _Agent:
         self._outbox = Outbox(
             voice,
             [self._session.publisher(key, lossless=in_step) for key in keys],
-            # In step it goes the way of the messages, which it must not overtake. Else it would overwrite the last one.
-            [
-                self._session.publisher(key, lossless=True)
-                for key in (keys if in_step else [self._space.message(membership.name, parts.links.period)])
-            ],
             in_step,
         )
         self._withdraw: Callable[[], None] = lambda: None
@@ -261,8 +256,6 @@ class _Agent:
                     session.subscribe(
                         space.message(name, phase), self._intake.receive, parts.schedule.in_step
                     )
-            if sender in heard and not parts.schedule.in_step:
-                session.subscribe(space.message(name, links.period), self._intake.receive, lossless=True)
             session.watch_tokens(space.alive(name), self._intake.appeared, self._intake.gone)
         session.answer(space.newest(self._membership.name), self._outbox.newest)
         session.answer(space.status(self._membership.name), lambda: json.dumps(self.status()).encode())

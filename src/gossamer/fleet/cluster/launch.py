@@ -1,6 +1,5 @@
 """Launches on Ray, new and resumed."""
 
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,10 +10,8 @@ from gossamer.fleet.cluster.driver import Driver
 from gossamer.fleet.cluster.place import Cluster
 from gossamer.fleet.launch import KEYS, Launch, create_launch, launchable, load_launch
 from gossamer.keys import create_authority, issue
-from gossamer.mixing import RULES
 from gossamer.progress import Reporter, Silent
 from gossamer.records import read_config, replace_config
-from gossamer.topologies import NAMES
 
 
 def launch_on_ray(
@@ -49,7 +46,7 @@ def launch_on_ray(
     how, place = how or Launch(), place or Cluster()
     if how.tls and place.insecure:
         raise InputError("insecure is for agents without certificates; leave it out, or tls")
-    experiment = launchable(_with_absolute_paths(experiment))
+    experiment = launchable(experiment)
     with connected(place) as cluster:
         require_room(cluster, experiment.agents, how, place)
         fleet = create_launch(experiment, out, how, cluster=asdict(place))
@@ -83,16 +80,3 @@ def resume_on_ray(out: Path, reporter: Reporter | None = None, address: str | No
         require_room(cluster, experiment.agents, how, place)
         replace_config(out, {**config, "cluster": asdict(place)})
         return Driver(cluster, experiment, fleet, how, place, out).run(reporter or Silent())
-
-
-def _with_absolute_paths(experiment: Experiment) -> Experiment:
-    """Actors have working directories of their own."""
-    changes = {
-        name: os.path.abspath(spec)
-        for name, spec, known in (
-            ("topology", experiment.topology, NAMES),
-            ("weights", experiment.weights, RULES),
-        )
-        if spec.partition(":")[0] not in known and os.path.isfile(spec)
-    }
-    return replace(experiment, **changes)

@@ -51,14 +51,12 @@ class Outbox:
     Args:
         voice: whose they are.
         publishers: one for each phase of the graph.
-        farewells: as many that never drop anything.
-        in_step: whether every message goes out; else a newer one takes the place of one that waits.
+        in_step: whether every message goes out, and a farewell at the end; else a newer one takes the place of one that
+            waits, and of a farewell there is none, which would take the place of the last message.
     """
 
-    def __init__(
-        self, voice: Voice, publishers: Sequence[Publisher], farewells: Sequence[Publisher], in_step: bool
-    ):
-        self._voice, self._publishers, self._farewells = voice, publishers, farewells
+    def __init__(self, voice: Voice, publishers: Sequence[Publisher], in_step: bool):
+        self._voice, self._publishers, self._in_step = voice, publishers, in_step
         self._compressor = Compressor(voice.compression, voice.schema)
         self._changed = threading.Condition()
         self._waiting: deque[Envelope] = deque(maxlen=None if in_step else 1)
@@ -90,7 +88,7 @@ class Outbox:
             return self._newest
 
     def close(self, seconds: float) -> None:
-        """Send what waits, then say farewell.
+        """Send what waits, then say farewell if in step.
 
         Args:
             seconds: how long that may take.
@@ -106,11 +104,8 @@ class Outbox:
             _log.warning("the last messages of agent %d did not go out in %g s", self._voice.agent, seconds)
             return
         self._thread.join()
-        farewell = encode(
-            self._header(Kind.farewell, self._version), self._voice.schema, self._voice.compression
-        )
-        for publisher in self._farewells:
-            publisher.put(farewell)
+        if self._in_step:
+            self._say_farewell()
 
     def silence(self) -> None:
         """Send nothing more, no farewell either: another process speaks for the agent."""
@@ -118,6 +113,12 @@ class Outbox:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
+
+    def _say_farewell(self) -> None:
+        header = self._header(Kind.farewell, self._version)
+        farewell = encode(header, self._voice.schema, self._voice.compression)
+        for publisher in self._publishers:
+            publisher.put(farewell)
 
     def _run(self) -> None:
         while (envelope := self._next()) is not None:
@@ -205,10 +206,10 @@ class NetworkPost:
         return len(receivers), lost if kept else len(receivers)
 
     def leave(self, agent: int) -> None:
-        """Send what waits, say farewell, and be there no more."""
+        """Send what waits, in step a farewell too, and be there no more."""
         del agent  # there is only one
-        self._outbox.close(_FAREWELL_SECONDS)
+        self._outbox.close(_LEAVING_SECONDS)
         self._leave()
 
 
-_FAREWELL_SECONDS = 5.0
+_LEAVING_SECONDS = 5.0

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TextIO
 
 from gossamer.errors import InputError
+from gossamer.processes import environment
 from gossamer.runtimes.network.refusals import Refusals, printable
 
 _log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class ZenohLog:
             real = stack.enter_context(_diverted(self._reader))
             stack.enter_context(_python_stdout(real))
             self._opened = stack.pop_all()
-        with _environment(RUST_LOG=_directives(os.environ.get("RUST_LOG")), NO_COLOR="1"):
+        with environment(RUST_LOG=_directives(os.environ.get("RUST_LOG")), NO_COLOR="1"):
             zenoh.init_log_from_env_or(_directives(None))  # that, if what the user has set is none
 
     def close(self) -> None:
@@ -192,20 +193,6 @@ def _move_handlers(before: TextIO, after: TextIO) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is before:
             handler.setStream(after)
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 _ACCESS = "zenoh::net::routing::interceptor::access_control"
