@@ -1,9 +1,14 @@
 """What populations learn: trains the variants of an experiment, exports their curves and draws them.
 
     python -m benchmarks.learning balance [--seeds 5] [--rounds 300]
-    python -m benchmarks.learning pendulum --seeds 2 --rounds 250
-    python -m benchmarks.learning swingup --seeds 2 --rounds 250
+    python -m benchmarks.learning pendulum --seeds 1 --rounds 1500
+    python -m benchmarks.learning swingup --seeds 1 --rounds 1500
     python -m benchmarks.learning pong --seeds 1 --rounds 60000
+
+On the pendulum and on swing-up, what the paper leaves open is tried: how many episodes for an update, one averaged
+update or one for each transition, what the actor's softplus output is, the scale of rewards, and initial parameters.
+All variants have as many episodes, except that with an update for each transition, which has a fiftieth of them and
+four times the updates.
 
 Runs lie in ``runs/learning`` and are resumed where an earlier call was interrupted; ``--as-it-is`` summarises how far
 they have come. What is worth keeping goes to ``results/EXPERIMENT``: a CSV file per variant with every seed's rounds,
@@ -21,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.control import machine
+from benchmarks.successive import SuccessiveSiAC
 from gossamer import evaluate, plot, resume, train
 from gossamer.analysis import bootstrap_interval
 from gossamer.experience import Episodes
@@ -61,10 +67,21 @@ def variants(name: str) -> dict[str, Experiment]:
         by_task = replace(diffusion.algorithm, weighting="tasks")
         return both | {"centralised, task-mean gradients": replace(centralised(diffusion), algorithm=by_task)}
     tenth = replace(diffusion.algorithm, reward_scale=0.1)
+    successive = SuccessiveSiAC(diffusion.algorithm.spaces)
     return both | {
         "diffusion, a tenth of rewards": replace(diffusion, algorithm=tenth),
-        "diffusion, updates after every episode": replace(diffusion, experience=Episodes(1)),
+        "diffusion, updates after every fifth episode": replace(diffusion, experience=Episodes(5)),
+        "diffusion, an update for each transition": replace(diffusion, algorithm=successive),
     }
+
+
+def rounds_of(experiment: Experiment, rounds: int) -> int:
+    """As many as have the episodes of ``rounds`` with one each; a fiftieth where each transition is an update."""
+    if isinstance(experiment.algorithm, SuccessiveSiAC):
+        return max(rounds // 50, 1)
+    if isinstance(experiment.experience, Episodes):
+        return max(rounds // experiment.experience.episodes_per_environment, 1)
+    return rounds
 
 
 def complete(label: str, experiment: Experiment, run: Path) -> Path:
@@ -134,7 +151,9 @@ def main() -> None:
     runs, summaries = {}, {}
     for label, experiment in variants(arguments.experiment).items():
         stem = label.replace(", ", "-").replace(" ", "-")
-        experiment = replace(experiment, rounds=arguments.rounds, seeds=arguments.seeds)
+        experiment = replace(
+            experiment, rounds=rounds_of(experiment, arguments.rounds), seeds=arguments.seeds
+        )
         runs[label] = arguments.runs / arguments.experiment / stem
         if not arguments.as_it_is:
             complete(label, experiment, runs[label])

@@ -2,11 +2,16 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmarks import gala, pong
+from benchmarks.successive import SuccessiveSiAC
 
+from gossamer.algorithms import SiAC
 from gossamer.power import PowerReading
+from gossamer.types import Box, Spaces, Trajectory
 
 RATES = {
     "stable-baselines3, dummy": [100.0, 50.0, 80.0],
@@ -77,3 +82,31 @@ def test_every_method_has_all_simulators(name):
     experiment = gala.METHODS[name].experiment(simulators=64, threads=None, precision="bfloat16")
     assert experiment.agents * experiment.copies == 64
     assert experiment.algorithm.precision == "bfloat16"
+
+
+def test_an_update_for_each_transition_is_that_many_steps_of_adam():
+    spaces = Spaces(observation_size=3, action=Box(size=1, bound=2.0))
+    plain, successive = SiAC(spaces, hidden=(8,)), SuccessiveSiAC(spaces, hidden=(8,))
+    learner, keys = plain.init(jax.random.key(0)), jax.random.split(jax.random.key(1), 3)
+    lived = 3
+    trajectory = Trajectory.padding(5, 1, observation=3, action=1)._replace(
+        observation=jax.random.normal(keys[0], (5, 1, 3)),
+        action=jax.random.normal(keys[1], (5, 1, 1)),
+        reward=jax.random.normal(keys[2], (5, 1)),
+        terminated=jnp.arange(5)[:, None] == lived - 1,
+        mask=jnp.arange(5)[:, None] < lived,
+    )
+    estimate, expected = plain.estimate(learner.params, trajectory), learner
+    for t in range(lived):
+        columns = trajectory._replace(task=None), estimate
+        one, known = jax.tree.map(lambda leaf, t=t: leaf[t : t + 1], columns)
+        gradient, _ = plain.gradient_of(expected.params, one._replace(task=trajectory.task), known)
+        expected = plain.apply(expected, gradient)
+    way, _ = successive.gradient(learner, trajectory, jax.random.key(2))
+    found = successive.apply(learner, way)
+    assert found.updates == 1
+    # three steps of 0.01 at most, in float32, and a subtraction back and forth
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), found.params, expected.params)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4), found.optimiser, expected.optimiser
+    )

@@ -169,8 +169,8 @@ def test_trainings_are_those_of_the_paper():
         ((agent, leaves, returns),) = balance[failing].schedule.absences
         assert (agent, leaves, returns) == (FAILED_AGENT, balance[failing].rounds / 2, None)
     for name, each in (*stability("quick", 6).items(), *stability_of_one_task("quick", 6).items()):
-        assert each.experience.episodes_per_environment == 5, name
-        assert each.rounds >= 1000
+        assert each.experience.episodes_per_environment == 1, name
+        assert each.rounds >= 1000, name
         parts = build(each)
         assert parts.task_index.size == 25
         assert len(np.unique(parts.task_index)) == (1 if "single" in name else 25)

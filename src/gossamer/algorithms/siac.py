@@ -144,7 +144,12 @@ class SiAC:
     def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[ActorCritic, Info]:
         """Gradients (43)-(44) of the actor's and the critic's loss, averaged over real transitions."""
         del key
-        estimate = self.estimate(learner.params, trajectory)
+        return self.gradient_of(learner.params, trajectory, self.estimate(learner.params, trajectory))
+
+    def gradient_of(
+        self, params: ActorCritic, trajectory: Trajectory, estimate: Estimate
+    ) -> tuple[ActorCritic, Info]:
+        """The same with advantages and targets that are known already."""
         weight = transition_weights(trajectory, self.weighting)
 
         def actor_loss(actor_params: Any) -> tuple[Array, tuple[Array, Array]]:
@@ -157,8 +162,8 @@ class SiAC:
             error = self.value(critic_params, trajectory.observation) - estimate.target
             return 0.5 * jnp.sum(weight * error**2)
 
-        actor, (policy_loss, entropy) = jax.grad(actor_loss, has_aux=True)(learner.params.actor)
-        value_loss, critic = jax.value_and_grad(critic_loss)(learner.params.critic)
+        actor, (policy_loss, entropy) = jax.grad(actor_loss, has_aux=True)(params.actor)
+        value_loss, critic = jax.value_and_grad(critic_loss)(params.critic)
         info = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
         return ActorCritic(actor, critic), info
 

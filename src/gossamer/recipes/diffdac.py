@@ -25,7 +25,7 @@ _SINGLE_STEPS = {"quick": 600_000, "paper": 2_400_000}
 _HOPPER_STEPS = {"quick": 60_000, "paper": 2_000_000}
 _BALANCE_ROUNDS = {"quick": 200, "paper": 600}
 _BALANCE_EPOCHS = {"quick": 60, "paper": 200}
-_STABILITY_EPOCHS = {"quick": 1000, "paper": 4000}
+_STABILITY_EPOCHS = {"quick": 300, "paper": 1000}
 _EPOCH = 5  # episodes in each environment
 
 FAILED_AGENT = 12
@@ -35,7 +35,7 @@ FAILED_AGENT = 12
 def stability(scale: Scale, seeds: int) -> Trainings:
     """Figure 2: Diff-SiAC and centralised SiAC on 25 tasks of the inverted pendulum and of cart-pole swing-up.
 
-    An update follows every fifth episode, which is an epoch; every tenth is tested.
+    An update follows every episode; an epoch is five, and every tenth epoch is tested.
     """
     return _stability(scale, seeds, "", tasks=25)
 
@@ -48,7 +48,14 @@ def stability_of_one_task(scale: Scale, seeds: int) -> Trainings:
 def _stability(scale: Scale, seeds: int, suffix: str, tasks: int) -> Trainings:
     trainings: dict[str, Experiment] = {}
     for name, recipe in (("pendulum", pendulum), ("swingup", cartpole_swingup)):
-        diff = replace(recipe(), tasks=tasks, rounds=_STABILITY_EPOCHS[scale], seeds=seeds, test_every=10)
+        diff = replace(
+            recipe(),
+            tasks=tasks,
+            rounds=_STABILITY_EPOCHS[scale] * _EPOCH,
+            seeds=seeds,
+            test_every=10 * _EPOCH,
+            record_every=_EPOCH,
+        )
         trainings[f"{name}{suffix}-diffusion"] = diff
         trainings[f"{name}{suffix}-centralised"] = replace(centralised(diff), copies=25 // tasks)
     return trainings

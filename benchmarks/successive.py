@@ -1,0 +1,48 @@
+"""SiAC that takes a step of Adam for each transition, as one sentence of the paper may be read; for ablations."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gossamer.algorithms.hyperparameters import traced
+from gossamer.algorithms.siac import SiAC
+from gossamer.types import ActorCritic, Info, Key, Learner, Trajectory
+
+
+@traced
+@dataclass(frozen=True)
+class SuccessiveSiAC(SiAC):
+    """SiAC with as many updates as transitions: one after the other, in the order of time.
+
+    Advantages are those of the parameters that collected; agents combine once a round, after all their updates. What
+    ``gradient`` gives is the way that these go, and the optimisers' state at its end.
+    """
+
+    def gradient(
+        self, learner: Learner, trajectory: Trajectory, key: Key
+    ) -> tuple[tuple[ActorCritic, Any], Info]:
+        """Parameters before all updates minus those after, and where both Adams are then."""
+        del key
+        estimate = self.estimate(learner.params, trajectory)
+        time, env = trajectory.mask.shape
+        batch = (trajectory._replace(task=jnp.broadcast_to(trajectory.task, (time, env))), estimate)
+        single = jax.tree.map(lambda leaf: leaf.reshape(time * env, 1, 1, *leaf.shape[2:]), batch)
+
+        def step(now: Learner, transition: Any) -> tuple[Learner, Info]:
+            trajectory, estimate = transition
+            gradient, info = self.gradient_of(now.params, trajectory, estimate)
+            after = SiAC.apply(self, now, gradient)
+            # Beyond the end of an episode nothing was lived through, and momentum must not go on.
+            real = trajectory.mask.any()
+            return jax.tree.map(lambda new, old: jnp.where(real, new, old), after, now), info
+
+        last, infos = jax.lax.scan(step, learner, single)
+        way = jax.tree.map(jnp.subtract, learner.params, last.params)
+        return (way, last.optimiser), jax.tree.map(jnp.mean, infos)
+
+    def apply(self, learner: Learner, gradient: tuple[ActorCritic, Any]) -> Learner:
+        """The learner at the end of its way."""
+        way, optimiser = gradient
+        return Learner(jax.tree.map(jnp.subtract, learner.params, way), optimiser, learner.updates + 1)
