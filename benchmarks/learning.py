@@ -1,9 +1,9 @@
 """What populations learn: trains the variants of an experiment, exports their curves and draws them.
 
     python -m benchmarks.learning balance [--seeds 5] [--rounds 300]
-    python -m benchmarks.learning pendulum --seeds 1 --rounds 1500
-    python -m benchmarks.learning swingup --seeds 1 --rounds 1500
-    python -m benchmarks.learning pong --seeds 1 --rounds 60000
+    python -m benchmarks.learning pendulum --seeds 1
+    python -m benchmarks.learning swingup --seeds 1
+    python -m benchmarks.learning pong --seeds 1
 
 On the pendulum and on swing-up, what the paper leaves open is tried: how many episodes for an update, one averaged
 update or one for each transition, what the actor's softplus output is, the scale of rewards, and initial parameters.
@@ -141,7 +141,7 @@ def main() -> None:
     )
     parser.add_argument("experiment", choices=RECIPES)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--rounds", type=int, help="by default the recipe's")
     parser.add_argument("--as-it-is", action="store_true", help="train no further")
     parser.add_argument("--runs", type=Path, default=Path("runs/learning"))
     parser.add_argument("--results", type=Path, default=Path("results"))
@@ -149,11 +149,11 @@ def main() -> None:
     results = arguments.results / arguments.experiment
     results.mkdir(parents=True, exist_ok=True)
     runs, summaries = {}, {}
-    for label, experiment in variants(arguments.experiment).items():
+    trainings = variants(arguments.experiment)
+    rounds = arguments.rounds or next(iter(trainings.values())).rounds
+    for label, experiment in trainings.items():
         stem = label.replace(", ", "-").replace(" ", "-")
-        experiment = replace(
-            experiment, rounds=rounds_of(experiment, arguments.rounds), seeds=arguments.seeds
-        )
+        experiment = replace(experiment, rounds=rounds_of(experiment, rounds), seeds=arguments.seeds)
         runs[label] = arguments.runs / arguments.experiment / stem
         if not arguments.as_it_is:
             complete(label, experiment, runs[label])
@@ -161,7 +161,7 @@ def main() -> None:
         summaries[label] = summarise(runs[label])
         print(json.dumps({label: summaries[label]["return_last_rounds_per_seed"]}), flush=True)
         command = f"python -m benchmarks.learning {arguments.experiment}"
-        command += f" --seeds {arguments.seeds} --rounds {arguments.rounds}"
+        command += f" --seeds {arguments.seeds} --rounds {rounds}"
         command += " --as-it-is" * arguments.as_it_is
         write_json(
             results / "summary.json",

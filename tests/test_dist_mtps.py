@@ -352,6 +352,7 @@ def test_nobody_learns_while_one_is_away_and_all_go_on_afterwards():
         ({"topology": "directed_ring"}, "not linked both ways"),
         ({"topology": "one_peer_exponential"}, "2 phases"),
         ({"experience": Steps(5)}, "use Episodes"),
+        ({"weights": "uniform"}, "weights is 'uniform'; a cycle averages nothing"),
         ({"runtime": "threads"}, "DistMTPS runs in vectorised only"),
         ({"schedule": replace(CYCLE, absences=((7, 1.0, None),))}, "among 0 to 3"),
     ],

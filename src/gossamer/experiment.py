@@ -443,6 +443,10 @@ def _require_rule(algorithm: Any, experiment: Experiment) -> None:
         others = ", ".join(rule for rule in get_args(Rule) if rule != "cycle")
         takes = "cycle" if isinstance(algorithm, Cyclic) else f"one of {others}"
         raise InputError(f"rule is {schedule.rule!r}; {type(algorithm).__name__} takes {takes}")
+    if schedule.rule == "cycle" and experiment.weights != Experiment.weights:
+        raise InputError(
+            f"weights is {experiment.weights!r}; a cycle averages nothing, so that it has no weights: leave it out"
+        )
     if isinstance(algorithm, Cyclic) and initial_parameters == "averaged":
         raise InputError(
             f"initial_parameters is 'averaged'; {type(algorithm).__name__} averages nothing and takes another"
