@@ -67,12 +67,20 @@ def variants(name: str) -> dict[str, Experiment]:
         by_task = replace(diffusion.algorithm, weighting="tasks")
         return both | {"centralised, task-mean gradients": replace(centralised(diffusion), algorithm=by_task)}
     tenth = replace(diffusion.algorithm, reward_scale=0.1)
-    successive = SuccessiveSiAC(diffusion.algorithm.spaces)
-    return both | {
-        "diffusion, a tenth of rewards": replace(diffusion, algorithm=tenth),
-        "diffusion, updates after every fifth episode": replace(diffusion, experience=Episodes(5)),
-        "diffusion, an update for each transition": replace(diffusion, algorithm=successive),
+    averaged = {
+        f"{name}, mean of 25 networks": replace(each, initial_parameters="averaged")
+        for name, each in (("diffusion", diffusion), ("centralised", centralised(diffusion)))
     }
+    successive = SuccessiveSiAC(diffusion.algorithm.spaces)
+    return (
+        both
+        | averaged
+        | {
+            "diffusion, a tenth of rewards": replace(diffusion, algorithm=tenth),
+            "diffusion, updates after every fifth episode": replace(diffusion, experience=Episodes(5)),
+            "diffusion, an update for each transition": replace(diffusion, algorithm=successive),
+        }
+    )
 
 
 def rounds_of(experiment: Experiment, rounds: int) -> int:

@@ -35,7 +35,8 @@ FAILED_AGENT = 12
 def stability(scale: Scale, seeds: int) -> Trainings:
     """Figure 2: Diff-SiAC and centralised SiAC on 25 tasks of the inverted pendulum and of cart-pole swing-up.
 
-    An update follows every episode; an epoch is five, and every tenth epoch is tested.
+    An update follows every episode; an epoch is five, and every tenth epoch is tested. Beside it, the centralised
+    learner that starts from the mean of 25 networks.
     """
     return _stability(scale, seeds, "", tasks=25)
 
@@ -57,7 +58,9 @@ def _stability(scale: Scale, seeds: int, suffix: str, tasks: int) -> Trainings:
             record_every=_EPOCH,
         )
         trainings[f"{name}{suffix}-diffusion"] = diff
-        trainings[f"{name}{suffix}-centralised"] = replace(centralised(diff), copies=25 // tasks)
+        central = replace(centralised(diff), copies=25 // tasks)
+        trainings[f"{name}{suffix}-centralised"] = central
+        trainings[f"{name}{suffix}-centralised-averaged"] = replace(central, initial_parameters="averaged")
     return trainings
 
 
