@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gossamer.algorithms.hyperparameters import traced
 from gossamer.algorithms.siac import SiAC
-from gossamer.types import ActorCritic, Info, Key, Learner, Trajectory
+from gossamer.types import Info, Key, Learner, Trajectory
 
 
 @traced
@@ -20,9 +20,7 @@ class SuccessiveSiAC(SiAC):
     ``gradient`` gives is the way that these go, and the optimisers' state at its end.
     """
 
-    def gradient(
-        self, learner: Learner, trajectory: Trajectory, key: Key
-    ) -> tuple[tuple[ActorCritic, Any], Info]:
+    def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[Any, Info]:
         """Parameters before all updates minus those after, and where both Adams are then."""
         del key
         estimate = self.estimate(learner.params, trajectory)
@@ -42,7 +40,7 @@ class SuccessiveSiAC(SiAC):
         way = jax.tree.map(jnp.subtract, learner.params, last.params)
         return (way, last.optimiser), jax.tree.map(jnp.mean, infos)
 
-    def apply(self, learner: Learner, gradient: tuple[ActorCritic, Any]) -> Learner:
+    def apply(self, learner: Learner, gradient: Any) -> Learner:
         """The learner at the end of its way."""
         way, optimiser = gradient
         return Learner(jax.tree.map(jnp.subtract, learner.params, way), optimiser, learner.updates + 1)
