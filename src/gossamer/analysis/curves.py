@@ -193,5 +193,5 @@ def _draw_distances(axis: Axes, curves: Sequence[Curve], palette: Sequence[Style
     for curve, (colour, line) in zip(curves, palette, strict=True):
         if curve.kind != "centralised":
             axis.plot(curve.x, curve.consensus_distance.mean(0), color=colour, linestyle=line)
-    axis.set_ylabel("consensus distance (RMS over agents, mean over seeds)")
+    axis.set_ylabel("consensus distance\n(RMS over agents, mean over seeds)")
     axis.set_yscale("log")
