@@ -1,6 +1,7 @@
-"""Diff-SiAC or Diff-A2C, 25 agents on a graph, until each of them does well in its own task.
+"""SiAC or A2C until agents do well in their own tasks: 25 on a graph, or one centralised that has all, as peers have.
 
-python benchmarks/peer_programs/gossamer_until.py cartpole|acrobot --target 190 --every 10000 --limit 300 [--seed 0]
+python benchmarks/peer_programs/gossamer_until.py cartpole|acrobot diffusion|centralised --target 190 --every 10000
+    --limit 300 [--seed 0]
 """
 
 from dataclasses import replace
@@ -12,29 +13,33 @@ from gossamer.engines import engine_of
 from gossamer.experience import Episodes, Steps
 from gossamer.experiment import Experiment, build
 from gossamer.play import play_own_tasks
-from gossamer.recipes import acrobot, cartpole_balance
+from gossamer.recipes import acrobot, cartpole_balance, centralised, centralised_a2c
 from gossamer.schedules import Schedule
 
 
 def main() -> None:
-    chosen = arguments(environment=tuple(PRESETS))
+    chosen = arguments(environment=tuple(PRESETS), shape=("diffusion", "centralised"))
     print_until(
-        lambda: training(replace(PRESETS[chosen.environment](), seed=chosen.seed)),
+        lambda: training(replace(PRESETS[chosen.environment](chosen.shape), seed=chosen.seed)),
         chosen,
         ("gossamer", "jax", "numpy"),
     )
 
 
-def balance() -> Experiment:
-    """Diff-SiAC of the recipe with smaller networks, a faster actor, and bootstrap where the time limit cut."""
+def balance(shape: str) -> Experiment:
+    """SiAC of the recipe with smaller networks, a faster actor, and bootstrap where the time limit cut."""
     recipe = cartpole_balance()
     siac = replace(recipe.algorithm, hidden=(64, 64), actor_learning_rate=0.01, bootstrap_at_time_limit=True)
-    return replace(recipe, algorithm=siac)
+    diffusion = replace(recipe, algorithm=siac)
+    # Started from one network it is far less steady (results/diffdac-fig3).
+    alone = replace(centralised(diffusion), initial_parameters="averaged")
+    return diffusion if shape == "diffusion" else alone
 
 
-def extreme_acrobot() -> Experiment:
-    """Diff-A2C of the recipe, in lockstep."""
-    return replace(acrobot(), schedule=Schedule())
+def extreme_acrobot(shape: str) -> Experiment:
+    """A2C of the recipe, in lockstep; the centralised one with its own learning rate and horizon."""
+    diffusion = replace(acrobot(), schedule=Schedule())
+    return diffusion if shape == "diffusion" else centralised_a2c(diffusion)
 
 
 PRESETS = {"cartpole": balance, "acrobot": extreme_acrobot}
