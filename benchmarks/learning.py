@@ -68,8 +68,8 @@ def variants(name: str) -> dict[str, Experiment]:
         return both | {"centralised, task-mean gradients": replace(centralised(diffusion), algorithm=by_task)}
     tenth = replace(diffusion.algorithm, reward_scale=0.1)
     averaged = {
-        f"{name}, mean of 25 networks": replace(each, initial_parameters="averaged")
-        for name, each in (("diffusion", diffusion), ("centralised", centralised(diffusion)))
+        f"{kind}, mean of 25 networks": replace(each, initial_parameters="averaged")
+        for kind, each in (("diffusion", diffusion), ("centralised", centralised(diffusion)))
     }
     successive = SuccessiveSiAC(diffusion.algorithm.spaces)
     return (
@@ -125,12 +125,14 @@ def mean_return(rows: list[dict[str, Any]]) -> float:
 def summarise(run: Path) -> dict[str, Any]:
     """Training return of the last rounds of every seed, its mean and interval, and a greedy evaluation."""
     rows = [read_metrics(folder / "metrics.jsonl") for folder in run_folders(run)]
-    last = [mean_return(seed[-LAST:]) for seed in rows]
-    first = [mean_return(seed[:LAST]) for seed in rows]
+    some = max(min(LAST, len(rows[0]) // 10), 1)
+    last = [mean_return(seed[-some:]) for seed in rows]
+    first = [mean_return(seed[:some]) for seed in rows]
     low, high = bootstrap_interval(np.array(last)[:, None])
     greedy = evaluate(run)
     return {
         "rounds": rows[0][-1]["round"],
+        "first_and_last_lines": some,
         "env_steps": rows[0][-1]["env_steps"],
         "return_first_rounds_per_seed": first,
         "return_last_rounds_per_seed": last,
@@ -175,8 +177,10 @@ def main() -> None:
             results / "summary.json",
             {"command": command, "machine": machine(), "last_rounds": LAST, "variants": summaries},
         )
+    # Variants of the pendulum and of swing-up have as many episodes, not as many rounds.
+    abscissa = "env_steps" if arguments.experiment in ("pendulum", "swingup") else "rounds"
     title = "Pong" if arguments.experiment == "pong" else f"{arguments.experiment}, 25 tasks"
-    print(plot(list(runs.values()), results / "curves.png", list(runs), abscissa="rounds", title=title))
+    print(plot(list(runs.values()), results / "curves.png", list(runs), abscissa=abscissa, title=title))
 
 
 if __name__ == "__main__":

@@ -34,11 +34,13 @@ class SuccessiveSiAC(SiAC):
             after = SiAC.apply(self, now, gradient)
             # Beyond the end of an episode nothing was lived through, and momentum must not go on.
             real = trajectory.mask.any()
+            info = jax.tree.map(lambda each: jnp.where(real, each, 0.0), info)
             return jax.tree.map(lambda new, old: jnp.where(real, new, old), after, now), info
 
         last, infos = jax.lax.scan(step, learner, single)
         way = jax.tree.map(jnp.subtract, learner.params, last.params)
-        return (way, last.optimiser), jax.tree.map(jnp.mean, infos)
+        real = jnp.maximum(trajectory.mask.sum(), 1)
+        return (way, last.optimiser), jax.tree.map(lambda each: each.sum() / real, infos)
 
     def apply(self, learner: Learner, gradient: Any) -> Learner:
         """The learner at the end of its way."""

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from scipy.sparse import csr_array
 
 from gossamer import plot, train
 from gossamer.analysis import bootstrap_interval, read_curve
@@ -119,6 +120,16 @@ def test_every_topology_is_described_and_drawn(name, tmp_path):
     assert facts["rows sum to one"] == facts["columns sum to one"] == "yes"
     assert facts["strongly connected"] == ("no" if name == "isolated" else "yes")
     assert draw(topology, tmp_path / "topology.png").stat().st_size > 1000
+
+
+def test_of_a_changing_graph_the_whole_period_is_primitive_or_not():
+    """No phase connects six agents, a period does; two matchings that never meet do not."""
+    topology = named("one_peer_exponential", 6)
+    assert describe(topology, weigh_by("uniform", topology))["primitive"] == "yes"
+    pairs = csr_array(np.kron(np.eye(3), np.full((2, 2), 0.5)))
+    assert describe(topology, [pairs, pairs])["primitive"] == "no"
+    swing = csr_array(np.roll(np.eye(6), 1, axis=1))  # everybody takes the neighbour's
+    assert describe(topology, [swing])["primitive"] == "no"
 
 
 def test_equal_labels_are_told_apart(tmp_path):

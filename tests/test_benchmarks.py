@@ -102,7 +102,8 @@ def test_an_update_for_each_transition_is_that_many_steps_of_adam():
         one, known = jax.tree.map(lambda leaf, t=t: leaf[t : t + 1], columns)
         gradient, _ = plain.gradient_of(expected.params, one._replace(task=trajectory.task), known)
         expected = plain.apply(expected, gradient)
-    way, _ = successive.gradient(learner, trajectory, jax.random.key(2))
+    way, info = successive.gradient(learner, trajectory, jax.random.key(2))
+    assert all(np.isfinite(value) for value in info.values())
     found = successive.apply(learner, way)
     assert found.updates == 1
     # three steps of 0.01 at most, in float32, and a subtraction back and forth

@@ -1,15 +1,19 @@
 """The command line as a user meets it: output, exit status, one sentence for bad input."""
 
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
 
+from gossamer import train
 from gossamer.cli import COMMANDS, main
+from gossamer.recipes import pendulum
 
 TINY = ["--hidden", "8", "8", "--agents", "5", "--topology", "ring", "--max-steps", "20"]
 
@@ -302,3 +306,27 @@ def test_theory_refuses_bad_input_in_one_sentence(capsys):
         status, out, err = call(capsys, "theory", *arguments)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert said in err
+
+
+def test_classes_of_ones_own_are_found_where_the_command_is_given(capsys, tmp_path, monkeypatch):
+    module = tmp_path / "heavy_pendulum.py"
+    module.write_text(
+        "from dataclasses import dataclass\n"
+        "from gossamer.environments import Pendulum\n"
+        "@dataclass(frozen=True)\n"
+        "class Heavy(Pendulum):\n"
+        "    gravity: float = 20.0\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    heavy = importlib.import_module("heavy_pendulum").Heavy(max_steps=5)
+    recipe = pendulum()
+    small = replace(recipe, environment=heavy, agents=1, tasks=1, topology="isolated", rounds=1)
+    train(replace(small, algorithm=replace(recipe.algorithm, hidden=(8,))), tmp_path / "run")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "heavy_pendulum")
+    status, _, said = call(capsys, "evaluate", tmp_path / "run", "--episodes", 1)
+    assert status == 2
+    assert "heavy_pendulum:Heavy" in said
+    assert "go to the directory that holds this module" in said
+    monkeypatch.chdir(tmp_path)
+    assert call(capsys, "evaluate", "run", "--episodes", 1)[0] == 0

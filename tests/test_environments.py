@@ -2,7 +2,7 @@
 
 import functools
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, dataclass
 from typing import Any
 
 import jax
@@ -21,8 +21,10 @@ from gossamer.environments import (
     Pendulum,
     PendulumState,
     PendulumTask,
+    Step,
     TaskSet,
 )
+from gossamer.environments.soundness import require_sound
 from gossamer.errors import InputError
 from gossamer.types import Box
 
@@ -403,3 +405,79 @@ def test_a_time_limit_below_one_step_is_refused(constructor):
 def test_a_task_set_without_tasks_is_refused(environment):
     with pytest.raises(InputError, match="the number of tasks is 0; it must be at least 1"):
         environment.task_set(0)
+
+
+@dataclass(frozen=True)
+class Counting:
+    """An environment that counts; what the tests change of it is wrong."""
+
+    max_steps: int = 3
+    observation_size: int = 1
+
+    @property
+    def action_space(self):
+        return Box(size=1, bound=1.0)
+
+    def task_set(self, count):
+        return TaskSet((PendulumTask(1.0, 1.0),) * count)
+
+    def reset(self, key, task):
+        return jnp.zeros(())
+
+    def observe(self, state, task):
+        return jnp.stack([state])
+
+    def step(self, state, action, task):
+        return Step(state + action[0], -state, state > 2)
+
+
+class Thawed(Counting):
+    __hash__ = None
+
+
+class Branching(Counting):
+    def step(self, state, action, task):
+        return Step(state + 1 if state > 0 else state, -state, state > 2)
+
+
+class Rounding(Counting):
+    def step(self, state, action, task):
+        return Step(jnp.round(state).astype(int), -state, state > 2)
+
+
+class Wordy(Counting):
+    def step(self, state, action, task):
+        return state, -state, state > 2
+
+
+class Ending(Counting):
+    def step(self, state, action, task):
+        return Step(state, -state, state)
+
+
+class Paid(Counting):
+    def step(self, state, action, task):
+        return Step(state, action, state > 2)
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        (Counting(max_steps=0), "max_steps of Counting is 0"),
+        (
+            Counting(observation_size=2),
+            r"observe returns float32\[1\]; it must return 2 numbers",
+        ),
+        (Thawed(), "Thawed cannot be hashed .*frozen=True"),
+        (Branching(), "Branching.step cannot be traced by JAX .*pure function of arrays"),
+        (Rounding(), r"returns the state int32\[\], and reset float32\[\]; both must have the same arrays"),
+        (Wordy(), "Wordy.step returns a tuple; it must return a Step"),
+        (Ending(), r"returns the terminated float32\[\]; it must be one bool"),
+        (Paid(), r"returns the reward float32\[1\]; it must be one number"),
+    ],
+)
+def test_environments_whose_methods_do_not_fit_are_refused(environment, sentence):
+    task = PendulumTask(jnp.array(1.0), jnp.array(1.0))
+    require_sound(Counting(), task)
+    with pytest.raises(InputError, match=sentence):
+        require_sound(environment, task)

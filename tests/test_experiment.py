@@ -53,7 +53,7 @@ def test_the_papers_settings():
     assert (siac.entropy_coefficient, siac.discount, siac.weighting) == (0.0005, 0.99, "transitions")
     assert experiment.initial_parameters == "independent"
     assert experiment.experience.episodes_per_environment == 1
-    assert RECIPES["pendulum"]().experience.episodes_per_environment == 5
+    assert RECIPES["pendulum"]().experience.episodes_per_environment == 1
     assert abs(build(experiment).topology.mean_neighbourhood - 4.2) < 0.05
 
 
@@ -86,7 +86,10 @@ def test_the_shape_of_the_population_is_known_beforehand():
         ({"agents": 4}, "25 tasks cannot be dealt evenly to 4 agents; 1, 5, 25 or a multiple"),
         ({"topology": "rong"}, "'rong' is not a topology.*did you mean ring"),
         ({"topology": "hypercube"}, "hypercube"),
-        ({"weights": "metropolis"}, "'metropolis' is not a weight rule; did you mean metropolis_hastings"),
+        (
+            {"weights": "metropolis"},
+            "'metropolis' is not a weight rule, nor the path of a matrix file; did you mean metropolis_hastings",
+        ),
         ({"environment": "pendulum"}, "environment is 'pendulum'; it must have the methods of Environment"),
     ],
 )

@@ -98,6 +98,11 @@ def test_an_interrupted_launch_goes_on_as_if_it_had_not_been(tmp_path):
     assert process.returncode == 130
     assert f"go on with: gossamer launch --resume {run}" in said
     assert max(rounds_of(run)) < 40
+    assert evaluate(run, episodes=1).returns.shape == (1, 4, 4, 1)
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(InputError, match=r"rounds is 1; agents of .*run have run \d+ already"):
+        resume_launch(run, rounds=1)
+    assert (run / "config.json").read_bytes() == before
     resume_launch(run)
     launch(experiment, tmp_path / "whole")
     for ours, theirs in zip(parameters(run), parameters(tmp_path / "whole"), strict=True):
@@ -217,8 +222,10 @@ def test_a_folder_is_written_by_one_process_only(tmp_path):
     experiment = few(rounds=4, checkpoint_every=2)
     run = launch(experiment, tmp_path / "run", Launch())
     before = (agent_folder(run, "agent-0") / "metrics.jsonl").read_bytes()
+    config = (run / "config.json").read_bytes()
     with claimed(run), pytest.raises(InputError, match=r"another process writes to .*run; stop it first"):
         resume_launch(run, rounds=6)
+    assert (run / "config.json").read_bytes() == config
     own, membership = load_membership(agent_folder(run, "agent-0"))
     folder = agent_folder(run, "agent-0")
     with claimed(folder), pytest.raises(InputError, match="another process writes to"):

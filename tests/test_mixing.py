@@ -554,7 +554,8 @@ def test_named_rules():
     tenth = named_rule("laplacian:epsilon=0.1")(adjacency)
     np.testing.assert_array_equal(tenth.toarray(), laplacian(adjacency, 0.1).toarray())
     with pytest.raises(
-        InputError, match=r"^'unifrom' is not a weight rule; did you mean uniform\? Known are metro"
+        InputError,
+        match=r"^'unifrom' is not a weight rule, nor the path of a matrix file; did you mean uniform\? known are metro",
     ):
         named_rule("unifrom")
     with pytest.raises(

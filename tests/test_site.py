@@ -38,7 +38,7 @@ class Block(NamedTuple):
 
     @property
     def is_file(self):
-        return self.title.endswith(".py")
+        return self.title.endswith((".py", ".txt"))
 
 
 def blocks(page):
@@ -85,7 +85,7 @@ def test_examples_run_and_print_what_the_page_says(page, tmp_path, monkeypatch, 
     for block in blocks(page):
         if block.is_run and "--8<--" in block.text:
             assert (ROOT / block.title).is_file()
-        elif block.is_run and block.is_file:
+        elif block.is_file:
             (tmp_path / block.title).write_text(block.text)
         elif block.is_run:
             printed = (

@@ -367,7 +367,7 @@ def test_the_best_policy_is_kept(tmp_path):
     first = min(means, key=lambda round: (-means[round], round))
     assert best == {"round": first, "episodic_return": means[first]}
     assert restore_population(run, best=True)[2].learner.updates.tolist() == [[first] * 4]
-    with pytest.raises(InputError, match="holds no best checkpoint; train with --keep-best True"):
+    with pytest.raises(InputError, match="holds no best checkpoint: it was trained without --keep-best True"):
         restore_population(train(replace(experiment, keep_best=False), tmp_path / "plain"), best=True)
 
 
@@ -430,7 +430,7 @@ def test_all_seeds_get_the_new_number_of_rounds_before_any_goes_on(tmp_path, mon
         resume(run, rounds=8)
     folders = [run, run / "seed-0", run / "seed-1"]
     assert [load_experiment(folder).rounds for folder in folders] == [8, 8, 8]
-    with pytest.raises(InputError, match=r"rounds is 2; .*seed-0 has already run 4, which is the least"):
+    with pytest.raises(InputError, match=r"rounds is 2; .*seed-0 has run 4 already: give as many"):
         resume(run, rounds=2)
     assert load_experiment(run).rounds == 8
 

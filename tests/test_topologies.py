@@ -3,6 +3,7 @@
 import math
 import tracemalloc
 from collections import Counter
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -13,7 +14,16 @@ from scipy.sparse import csr_array
 
 from gossamer import topologies
 from gossamer.errors import InputError
-from gossamer.topologies import Topology, from_adjacency, from_graph, named, read_edge_list, require_connected
+from gossamer.topologies import (
+    Topology,
+    file_of,
+    from_adjacency,
+    from_graph,
+    named,
+    read_edge_list,
+    require_connected,
+    with_absolute_path,
+)
 
 # at which numbers of agents each is defined; a new topology joins the contract by a line here
 DEFINED = {
@@ -228,6 +238,37 @@ def test_read_edge_list(tmp_path):
     assert read_edge_list(path, agents=5).agents == 5
 
 
+def test_an_edge_list_may_have_phases(tmp_path):
+    path = tmp_path / "matchings.txt"
+    path.write_text("0 1\n2 3\n---  # then\n1 2  # and the ends rest\n---\n")
+    topology = read_edge_list(path)
+    assert (topology.agents, topology.period) == (4, 3)
+    phases = [{tuple(edge) for edge in phase.tolist()} for phase in topology.phases]
+    assert phases == [{(0, 1), (1, 0), (2, 3), (3, 2)}, {(1, 2), (2, 1)}, set()]
+    assert topology.is_strongly_connected
+    directed = named(f"edge_list:path={path},directed=True", 4)
+    assert directed.phases[1].tolist() == [[1, 2]]
+
+
+def test_files_of_topologies_are_found_from_any_directory(tmp_path, monkeypatch):
+    (tmp_path / "sites.txt").write_text(EDGE_LIST)
+    monkeypatch.chdir(tmp_path)
+    for spec in (
+        "sites.txt",
+        "./sites.txt",
+        "edge_list:path=sites.txt,directed=True",
+        "edge_list:directed=True,path=sites.txt",
+    ):
+        assert file_of(spec) == Path("sites.txt")
+        absolute = with_absolute_path(spec)
+        assert str(tmp_path / "sites.txt") in absolute
+        assert ("directed=True" in absolute) == ("directed=True" in spec)
+        assert edges(named(absolute, None)) == edges(named(spec, 3))
+    assert with_absolute_path("missing.txt") == "missing.txt"
+    assert with_absolute_path("edge_list") == "edge_list"
+    assert with_absolute_path("small_world:rewiring=0.3") == "small_world:rewiring=0.3"
+
+
 def test_named_accepts_the_path_of_an_edge_list(tmp_path):
     path = tmp_path / "sites.txt"
     path.write_text(EDGE_LIST)
@@ -250,7 +291,7 @@ def test_named_passes_parameters_on():
     ("spec", "agents", "sentence"),
     [
         ("ring", 0, r"^agents is 0; it must be at least 1$"),
-        ("rong", 5, r"^'rong' is not a topology, .*; did you mean ring\? Known are isolated, .*, edge_list$"),
+        ("rong", 5, r"^'rong' is not a topology, .*; did you mean ring\? known are isolated, .*, edge_list$"),
         ("erdos-renyi", 5, r"did you mean erdos_renyi\?"),
         ("no/such/file.txt", 5, r"'no/such/file.txt' is not a topology, nor the path of an edge-list file"),
         ("ring:degree=3", 5, r"^'degree=3' does not fit ring; ring takes no parameter$"),

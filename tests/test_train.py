@@ -20,7 +20,7 @@ from gossamer.checkpoints import DamagedCheckpoint
 from gossamer.errors import InputError
 from gossamer.experiment import build, population_shape, tree_bytes
 from gossamer.play import play_own_tasks
-from gossamer.progress import Status
+from gossamer.progress import Silent, Status
 from gossamer.records import read_config, read_metrics
 from gossamer.rounds import agent_key
 from gossamer.train import load_experiment, restore_population, run_folders
@@ -189,13 +189,36 @@ def test_a_damaged_newest_checkpoint_is_warned_of_and_the_one_before_used(straig
 def test_resuming_a_finished_run_changes_nothing(straight, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(straight, run)
-    resume(run)
+    told = Told()
+    resume(run, reporter=told)
+    assert told.sentences == [f"{run} has run all 40 rounds; give more to go on"]
     assert_same_run(straight, run, small_experiment(rounds=40))
+
+
+class Told(Silent):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.sentences = []
+
+    def say(self, sentence):
+        self.sentences.append(sentence)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_a_resume_that_is_refused_for_its_metrics_changes_nothing(straight, tmp_path, damage):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    damage(run / "metrics.jsonl")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="the metrics were damaged"):
+        resume(run, rounds=50)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_fewer_rounds_than_done_are_refused(straight):
     before = (straight / "metrics.jsonl").read_bytes()
-    with pytest.raises(InputError, match=r"rounds is 10; .* has already run 40"):
+    with pytest.raises(InputError, match=r"rounds is 10; .* has run 40 already"):
         resume(straight, rounds=10)
     assert (straight / "metrics.jsonl").read_bytes() == before
 

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from gossamer.processes import available_cores, become_worker, environment
+from gossamer.processes import available_cores, become_worker, environment_variables
 
 Start: TypeAlias = Callable[[], object]
 """Waits until all that run together have called it as often."""
@@ -42,7 +42,7 @@ def together(
     pipes: list[Connection] = []
     processes = []
     try:
-        with environment(**_ONE_THREAD):
+        with environment_variables(**_ONE_THREAD):
             for place, choice in enumerate(choices):
                 ours, theirs = context.Pipe(duplex=False)
                 core = cores[place % len(cores)]

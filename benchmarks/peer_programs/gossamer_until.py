@@ -31,9 +31,7 @@ def balance(shape: str) -> Experiment:
     recipe = cartpole_balance()
     siac = replace(recipe.algorithm, hidden=(64, 64), actor_learning_rate=0.01, bootstrap_at_time_limit=True)
     diffusion = replace(recipe, algorithm=siac)
-    # Started from one network it is far less steady (results/diffdac-fig3).
-    alone = replace(centralised(diffusion), initial_parameters="averaged")
-    return diffusion if shape == "diffusion" else alone
+    return diffusion if shape == "diffusion" else centralised(diffusion)
 
 
 def extreme_acrobot(shape: str) -> Experiment:

@@ -1,6 +1,7 @@
 """Pages of the site that nobody writes: the API's, one for each layer, and the list of decisions.
 
-Links that lead out of ``docs`` become the paths that they name: the site holds no sources and no results.
+Links to sources lead to the API's page of their layer. Others that lead out of ``docs`` become the paths that they
+name: the site holds no sources and no results.
 """
 
 import ast
@@ -41,7 +42,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Name what lies outside of ``docs`` by its path from the repository's root."""
+    """Lead from sources to the API, and name what else lies outside of ``docs`` by its path from the root."""
     folder = posixpath.dirname(page.file.src_uri)
 
     def told(link: re.Match[str]) -> str:
@@ -49,10 +50,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = posixpath.normpath(posixpath.join("docs", folder, target))
         if ":" in target or path.startswith("docs/"):
             return link[0]
+        if (page_of := api_of(path)) is not None:
+            return f"[{text}]({posixpath.relpath(page_of, folder or '.')})"
         label = "" if picture or text.strip("`") in (path, posixpath.basename(path)) else f"{text} "
         return f"{label}`{path}`" if not label else f"{label}(`{path}`)"
 
     return LINK.sub(told, markdown)
+
+
+def api_of(path: str) -> str | None:
+    """The API's page of a source file or folder of the package; none for other paths."""
+    if path == "src/gossamer":
+        return "api/index.md"
+    inside = re.fullmatch(r"src/gossamer/(\w+)(\.py|/.*)?", path)
+    return f"api/{inside[1]}.md" if inside and inside[1] in layers() else None
 
 
 def layers() -> list[str]:

@@ -1,5 +1,5 @@
 """``python -m gossamer`` is the command line."""
 
-from gossamer.cli import main
+from gossamer.cli import program
 
-main()
+program()

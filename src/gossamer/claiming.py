@@ -1,5 +1,6 @@
 """A folder is written by one process at a time: who comes second is refused before it touches anything."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from gossamer.errors import InputError
 def claimed(folder: Path) -> Iterator[None]:
     """Keep a folder for this process, which may be killed: then it is free again.
 
-    The system holds the lock, on an empty file that stays; where a file system has no locks, the file stands for one.
+    The system holds the lock, on an empty file that stays. On a file system without locks nothing is claimed.
 
     Args:
         folder: it exists.
@@ -36,9 +37,10 @@ def claimed(folder: Path) -> Iterator[None]:
             f"another process writes to {folder}; stop it first, or give another folder"
         ) from None
     except OSError as error:
-        raise InputError(
-            f"{folder} cannot be written ({error.strerror}); make it writable, or give another folder"
-        ) from error
+        if error.errno not in _NO_LOCKS:
+            raise InputError(
+                f"{folder} cannot be written ({error.strerror}); make it writable, or give another folder"
+            ) from error
     try:
         yield
     finally:
@@ -46,3 +48,4 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 LOCK = "writer.lock"
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)

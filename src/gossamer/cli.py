@@ -8,8 +8,10 @@ import contextlib
 import difflib
 import io
 import itertools
+import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
@@ -22,6 +24,33 @@ import tyro
 from gossamer.errors import InputError
 
 PROGRAM = "gossamer"
+_INTERRUPTED = 130
+
+
+def program() -> None:
+    """The command line as a process of its own."""
+    _say_our_warnings_plainly()
+    try:
+        main()
+    except SystemExit as ending:
+        if ending.code != _INTERRUPTED:
+            raise
+        # What XLA still compiles or computes would crash while the interpreter takes itself apart.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(_INTERRUPTED)
+
+
+def _say_our_warnings_plainly() -> None:
+    """Without the line of code that warns; other people's warnings stay as they are."""
+    usual = warnings.formatwarning
+
+    def shown(message: Any, category: type[Warning], *where: Any, **more: Any) -> str:
+        ours = category.__module__.partition(".")[0] == PROGRAM
+        return f"{PROGRAM}: {message}\n" if ours else usual(message, category, *where, **more)
+
+    warnings.formatwarning = shown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,13 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         _exit(1, str(error))
     except KeyboardInterrupt:
-        _exit(130, "interrupted")
+        _exit(_INTERRUPTED, "interrupted")
     except Exception as error:
         # The ends of a run that are no defects; anything else keeps its traceback.
         from gossamer.stopping import Interrupted, Unfinished
 
         if isinstance(error, Interrupted):
-            _exit(130, str(error))
+            _exit(_INTERRUPTED, str(error))
         if isinstance(error, Unfinished):
             _exit(1, str(error))
         raise
@@ -59,6 +88,9 @@ def _dispatch(arguments: list[str]) -> None:
     if arguments[0] == "--version":
         print(f"{PROGRAM} {version('gossamer')}")
         return
+    # A run may name classes of the user's own, whose modules lie where the command is given.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     name, *rest = arguments
     if name not in COMMANDS:
         raise InputError(f"{name!r} is no command; {_nearest(name, list(COMMANDS))}")
@@ -323,8 +355,8 @@ def _topology(arguments: list[str]) -> None:
 
         name: tyro.conf.Positional[str]
         """NAME, NAME:parameter=value,..., or the path of an edge-list file."""
-        agents: int = 25
-        """Number of agents."""
+        agents: int | None = None
+        """Number of agents; by default 25, and in a file as many as its largest number says."""
         weights: str = "metropolis_hastings"
         """A weight rule, or the path of a matrix file."""
         out: Path | None = None
@@ -334,12 +366,14 @@ def _topology(arguments: list[str]) -> None:
     from gossamer.analysis.graphs import MOST_DRAWN, describe, draw
     from gossamer.analysis.pictures import check_format
     from gossamer.experiment import weigh_by
-    from gossamer.topologies import named
+    from gossamer.topologies import file_of, named
 
-    topology = named(options.name, options.agents)
+    file = file_of(options.name)
+    agents = options.agents if options.agents is not None or file is not None else 25
+    topology = named(options.name, agents)
     weights = weigh_by(options.weights, topology)
-    stem = Path(options.name.partition(":")[0]).stem
-    out = options.out or Path(f"topology-{stem}-{options.agents}.png")
+    stem = options.name.partition(":")[0] if file is None else file.stem
+    out = options.out or Path(f"topology-{stem}-{topology.agents}.png")
     check_format(out)
     for name, value in describe(topology, weights).items():
         print(f"{name:<34} {value}")

@@ -60,7 +60,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    run: Path,
+    run: Path | str,
     episodes: int = 10,
     greedy: bool = True,
     seed: int = 0,
@@ -83,7 +83,7 @@ def evaluate(
         InputError: the folder holds no run, or ``episodes`` is below 1.
     """
     require_at_least("episodes", episodes, 1)
-    experiment, parts, population = restore_population(run, best)
+    experiment, parts, population = restore_population(Path(run), best)
     agent = np.unique(np.linspace(0, experiment.agents - 1, _MOST_AGENTS).round().astype(int))
     params = jax.tree.map(lambda leaf: leaf[:, agent], population.learner.params)
     played = task_set or parts.task_set

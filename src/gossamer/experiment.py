@@ -19,6 +19,7 @@ from gossamer.algorithms.dist_mtps import DistMTPS
 from gossamer.algorithms.protocol import Averaging, Cyclic
 from gossamer.algorithms.siac import SiAC
 from gossamer.environments import Environment, HostEnvironment, TaskSet, spaces_of
+from gossamer.environments.soundness import require_sound
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.experience import Episodes, Steps, Unrolls
 from gossamer.mixing import RULES, Mixer, is_strongly_connected, named_rule, plan, read_matrix, weigh
@@ -27,7 +28,7 @@ from gossamer.runtimes.inbox import Patience
 from gossamer.runtimes.mailbox import Mailbox, PushSumMailbox
 from gossamer.runtimes.vectorised import AnyMailbox, InitialParameters, Population, initialise
 from gossamer.schedules import Cycle, Links, Rule, Schedule, Simulation
-from gossamer.topologies import NAMES, Topology, named, require_connected
+from gossamer.topologies import Topology, named, require_connected, with_absolute_path
 from gossamer.types import Box, Letter
 
 AnyExperience: TypeAlias = Episodes | Steps | Unrolls
@@ -190,8 +191,9 @@ def build(experiment: Experiment) -> Parts:
     """Everything an experiment needs to run, checked.
 
     Raises:
-        InputError: if tasks do not fit the agents, the topology is unknown, undefined at this number of
-            agents or not connected, the weights do not fit it, or the state would not fit in memory.
+        InputError: if the environment's methods do not fit together, tasks do not fit the agents, the topology is
+            unknown, undefined at this number of agents or not connected, the weights do not fit it, or the state would
+            not fit in memory.
 
     Example:
         >>> from gossamer.recipes import pendulum
@@ -202,6 +204,8 @@ def build(experiment: Experiment) -> Parts:
     environment = experiment.environment
     task_set = environment.task_set(experiment.tasks)
     tasks = task_set.deal(experiment.agents, experiment.copies)
+    if not on_host(environment):
+        require_sound(environment, jax.tree.map(lambda leaf: leaf[0, 0], tasks))
     topology = named(experiment.topology, experiment.agents)
     require_connected(topology)
     weights = weigh_by(experiment.weights, topology)
@@ -256,13 +260,10 @@ def with_absolute_paths(experiment: Experiment) -> Experiment:
         >>> with_absolute_paths(cartpole_balance()) == cartpole_balance()
         True
     """
-    named_by = (("topology", experiment.topology, NAMES), ("weights", experiment.weights, RULES))
-    files = {
-        name: str(Path(spec).absolute())
-        for name, spec, known in named_by
-        if spec.partition(":")[0] not in known and Path(spec).is_file()
-    }
-    return replace(experiment, **files)
+    weights = experiment.weights
+    if weights.partition(":")[0] not in RULES and Path(weights).is_file():
+        weights = str(Path(weights).absolute())
+    return replace(experiment, topology=with_absolute_path(experiment.topology), weights=weights)
 
 
 def on_host(environment: Any) -> bool:

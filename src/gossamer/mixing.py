@@ -130,9 +130,9 @@ def named_rule(spec: str) -> Rule:
         {'epsilon': 0.2}
         >>> named_rule("metropolis")
         Traceback (most recent call last):
-        gossamer.errors.InputError: 'metropolis' is not a weight rule; did you mean metropolis_hastings? ...
+        gossamer.errors.InputError: 'metropolis' is not a weight rule, nor ...; did you mean metropolis_hastings? ...
     """
-    rule, arguments = parse_spec(spec, RULES, "weight rule")
+    rule, arguments = parse_spec(spec, RULES, "weight rule, nor the path of a matrix file")
     return functools.partial(rule, **arguments)
 
 

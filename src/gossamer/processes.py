@@ -35,11 +35,11 @@ def become_worker(core: int | None = None) -> None:
 
 
 @contextmanager
-def environment(**variables: str) -> Iterator[None]:
+def environment_variables(**variables: str) -> Iterator[None]:
     """Variables of the environment for a while, for what begins meanwhile; then they are what they were.
 
     Example:
-        >>> with environment(GOSSAMER_EXAMPLE="1"):
+        >>> with environment_variables(GOSSAMER_EXAMPLE="1"):
         ...     os.environ["GOSSAMER_EXAMPLE"]
         '1'
         >>> "GOSSAMER_EXAMPLE" in os.environ

@@ -17,7 +17,7 @@ from gossamer.certificate import Verdict
 from gossamer.checkpoints import Checkpoint
 from gossamer.engines import Report, Traffic
 from gossamer.experiment import Parts
-from gossamer.records import EventLog, MetricsLog, summarise, write_json
+from gossamer.records import EventLog, MetricsLog, require_recorded, summarise, write_json
 from gossamer.stopping import Unfinished
 from gossamer.types import Finished
 
@@ -81,6 +81,7 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, totals: Totals, offset: int, keep_best: bool):
+        require_recorded(folder / "metrics.jsonl", offset)
         self.folder, self.totals = folder, totals
         self._best, self._since = (Best(folder) if keep_best else None), Recent()
         self._events = EventLog(folder, purge_step=totals.env_steps + 1 if offset else None)

@@ -1,7 +1,7 @@
 """What a run leaves in its folder: the configuration, the metrics, the events.
 
-The folder holds ``config.json``, ``metrics.jsonl``, ``events.out.tfevents.*``, ``checkpoints/`` and
-``figures/``. This file is about the first three; it knows nothing of what is trained, nor of checkpoints.
+The folder holds ``config.json``, ``metrics.jsonl``, ``events.out.tfevents.*``, ``checkpoints/``, and ``writer.lock``
+for whoever writes to it. This file is about the first three; it knows nothing of what is trained, nor of checkpoints.
 """
 
 import contextlib
@@ -185,16 +185,7 @@ class MetricsLog:
         Raises:
             InputError: the file is shorter, or ``offset`` is not the end of a line.
         """
-        if self.offset < offset:
-            raise InputError(
-                f"{self.path} holds {self.offset} bytes where {offset} were recorded: the metrics were "
-                "damaged; restore the file or start a new run"
-            )
-        if offset and os.pread(self._file.fileno(), 1, offset - 1) != b"\n":
-            raise InputError(
-                f"{self.path} has no line that ends at byte {offset}: the metrics were damaged; "
-                "restore the file or start a new run"
-            )
+        require_recorded(self.path, offset)
         self._file.truncate(offset)
         self.sync()
 
@@ -213,6 +204,36 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def require_recorded(path: Path, offset: int) -> None:
+    """Refuse metrics that lack some of what had been recorded, before anything is written.
+
+    Args:
+        path: of ``metrics.jsonl``.
+        offset: bytes that were recorded; none, and the file need not be there.
+
+    Raises:
+        InputError: the file is missing or shorter, or ``offset`` is not the end of a line.
+
+    Example:
+        >>> require_recorded(Path("nowhere/metrics.jsonl"), 0)
+        >>> require_recorded(Path("nowhere/metrics.jsonl"), 7)
+        Traceback (most recent call last):
+        gossamer.errors.InputError: nowhere/metrics.jsonl is missing and 7 bytes were recorded there: ...
+    """
+    if offset == 0:
+        return
+    remedy = "the metrics were damaged; restore the file or start a new run"
+    if not path.is_file():
+        raise InputError(f"{path} is missing and {offset} bytes were recorded there: {remedy}")
+    size = path.stat().st_size
+    if size < offset:
+        raise InputError(f"{path} holds {size} bytes where {offset} were recorded: {remedy}")
+    with path.open("rb") as file:
+        file.seek(offset - 1)
+        if file.read(1) != b"\n":
+            raise InputError(f"{path} has no line that ends at byte {offset}: {remedy}")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

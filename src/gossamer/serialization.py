@@ -166,14 +166,17 @@ def _check_fields(name: str, expected: tuple[str, ...], optional: set[str], data
 
 def _class_named(name: str) -> type:
     module, _, qualified = name.partition(":")
+    if not module or not qualified:
+        raise InputError(f"{name!r} names no class; it must be 'module:QualName'")
     try:
         found: Any = importlib.import_module(module)
         for part in qualified.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"the class {name!r} cannot be imported ({error}); it must be 'module:QualName'"
-        ) from error
+        remedy = "it must be 'module:QualName', of a module that can be imported"
+        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+            remedy = "go to the directory that holds this module, or name that directory in PYTHONPATH"
+        raise InputError(f"the class {name!r} cannot be imported ({error}); {remedy}") from error
     if not _is_record(found):
         raise InputError(f"{name!r} is neither a dataclass nor a NamedTuple; only these hold configurations")
     return found

@@ -12,6 +12,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -413,6 +414,8 @@ def read_edge_list(
     """A text file with one edge a line: two agent numbers, counted from 0; ``#`` starts a comment.
 
     ``a b`` lets both hear each other, or, if ``directed``, lets a hear b: receiver first, as in ``phases``.
+    A line ``---`` begins the next phase of a graph that changes with time; rounds have the phases in turn, and in one
+    without lines nobody talks.
     Without ``agents`` there are as many as the largest number says.
 
     Raises:
@@ -427,13 +430,24 @@ def read_edge_list(
         ...     read_edge_list(path).phases[0].tolist()
         [[0, 1], [1, 0]]
     """
-    edges = [_parse_edge(path, number, text, agents) for number, text in enumerate(_lines(path), 1)]
-    edges = np.array([edge for edge in edges if edge is not None], int).reshape(-1, 2)
-    if agents is None and not len(edges):
-        raise InputError(f"{path} holds no edge; give the number of agents, or lines such as '0 1'")
-    agents = int(edges.max()) + 1 if agents is None else agents
+    listed: list[list[tuple[int, int]]] = [[]]
+    for number, text in enumerate(_lines(path), 1):
+        if text.partition("#")[0].strip() == _NEXT_PHASE:
+            listed.append([])
+        elif (edge := _parse_edge(path, number, text, agents)) is not None:
+            listed[-1].append(edge)
+    if agents is None:
+        if not any(listed):
+            raise InputError(f"{path} holds no edge; give the number of agents, or lines such as '0 1'")
+        agents = max(max(edge) for edges in listed for edge in edges) + 1
+    _check_agents(agents)
+    phases = [np.array(edges, int).reshape(-1, 2) for edges in listed]
     suffix = ", directed=True" if directed else ""
-    return _static(f"edge_list(path={path}{suffix})", agents, edges if directed else _both_ways(edges))
+    return Topology(
+        f"edge_list(path={path}{suffix})",
+        agents,
+        tuple(_canonical(agents, edges if directed else _both_ways(edges)) for edges in phases),
+    )
 
 
 NAMES: Mapping[str, Callable[..., Topology]] = MappingProxyType(
@@ -460,8 +474,50 @@ NAMES: Mapping[str, Callable[..., Topology]] = MappingProxyType(
 )
 
 
-def named(spec: str, agents: int) -> Topology:
+_NEXT_PHASE = "---"
+
+
+def with_absolute_path(spec: str) -> str:
+    """The same topology, found from any directory, if it is read from a file.
+
+    Example:
+        >>> with_absolute_path("ring")
+        'ring'
+    """
+    file = file_of(spec)
+    if file is None:
+        return spec
+    name, colon, rest = spec.partition(":")
+    if name not in NAMES:
+        return str(file.absolute())
+    return name + colon + _PATH.sub(lambda found: f"{found[1]}{file.absolute()}", rest, count=1)
+
+
+def file_of(spec: str) -> Path | None:
+    """The file that a topology is read from, if it is one.
+
+    Example:
+        >>> file_of("edge_list:path=site.txt,directed=True")
+        PosixPath('site.txt')
+        >>> file_of("ring") is None
+        True
+    """
+    name, _, rest = spec.partition(":")
+    if name not in NAMES:
+        return Path(spec) if os.path.isfile(spec) else None
+    path = _PATH.search(rest)
+    return Path(path[2]) if path and name == "edge_list" else None
+
+
+_PATH = re.compile(r"((?:^|,)\s*path=)([^,]*)")
+
+
+def named(spec: str, agents: int | None) -> Topology:
     """The topology that a name, a name with parameters, or the path of an edge-list file stands for.
+
+    Args:
+        spec: it.
+        agents: how many; None for as many as a file says.
 
     Raises:
         InputError: unknown name (with the nearest ones), unknown or ill-typed parameter (with the accepted
@@ -472,10 +528,13 @@ def named(spec: str, agents: int) -> Topology:
         Topology(name='erdos_renyi(mean_neighbourhood=6, seed=3)', agents=25)
         >>> named("rong", agents=25)
         Traceback (most recent call last):
-        gossamer.errors.InputError: 'rong' is not a topology, nor ...; did you mean ring? Known are ...
+        gossamer.errors.InputError: 'rong' is not a topology, nor ...; did you mean ring? known are ...
     """
-    if spec.partition(":")[0] not in NAMES and os.path.isfile(spec):
+    file = file_of(spec)
+    if file is not None and spec.partition(":")[0] not in NAMES:
         return read_edge_list(spec, agents)
+    if file is None and agents is None:
+        raise InputError(f"{spec!r} is no file that says how many agents there are; give a number")
     function, arguments = parse_spec(spec, NAMES, "topology, nor the path of an edge-list file")
     return function(agents=agents, **arguments)
 
@@ -679,7 +738,7 @@ def _parse_edge(
 def _suggestion(name: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}Known are {', '.join(known)}"
+    return f"{hint}known are {', '.join(known)}"
 
 
 def _settable(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -39,6 +39,7 @@ from gossamer.records import (
     read_config,
     read_metrics,
     replace_config,
+    require_recorded,
 )
 from gossamer.rounds import agent_key
 from gossamer.runtimes.vectorised import Population
@@ -49,7 +50,7 @@ _SECONDS_PER_CHUNK = 1.0
 _TESTER = 2**31 - 1  # the number of no agent
 
 
-def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -> Path:
+def train(experiment: Experiment, out: Path | str, reporter: Reporter | None = None) -> Path:
     """Run an experiment in a new folder.
 
     With one seed, ``out`` is the run's folder; with several, it holds one run folder ``seed-K`` for each.
@@ -77,7 +78,7 @@ def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -
         ['checkpoints', 'config.json']
     """
     _refuse_network(experiment)
-    experiment = with_absolute_paths(experiment)
+    out, experiment = Path(out), with_absolute_paths(experiment)
     parts = build(experiment)
     if _seed_by_seed(experiment):
         _make_runs(experiment, out)
@@ -90,7 +91,7 @@ def train(experiment: Experiment, out: Path, reporter: Reporter | None = None) -
     return out
 
 
-def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = None) -> Path:
+def resume(run: Path | str, rounds: int | None = None, reporter: Reporter | None = None) -> Path:
     """Go on with a run from its newest checkpoint that can be read, exactly as if it had never stopped.
 
     Args:
@@ -106,6 +107,7 @@ def resume(run: Path, rounds: int | None = None, reporter: Reporter | None = Non
             then.
         Interrupted, NonFiniteParameters: as ``train``.
     """
+    run = Path(run)
     experiment = load_experiment(run)
     _refuse_network(experiment)
     if rounds is not None:
@@ -251,7 +253,7 @@ def _start(
     folders = _make_seed_folders(experiment, _config(experiment, parts, engine), out)
     if parts.mailbox is not None:
         mail = tree_bytes(population_shape(parts.algorithm, experiment, parts.mailbox, parts.tasks).mail)
-        if mail:
+        if mail >= 2**20:
             reporter.say(f"messages in flight and inboxes take {mail / 2**20:.1f} MiB")
     nothing = [Totals()] * len(folders)
     with _open_all(folders, nothing, [0] * len(folders), experiment.keep_best) as logs:
@@ -275,11 +277,14 @@ def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | 
         restored = _restore(experiment, parts, folders)
         if experiment.rounds < restored.done:
             raise InputError(
-                f"rounds is {experiment.rounds}; {run} has already run {restored.done}, which is the least"
+                f"rounds is {experiment.rounds}; {run} has run {restored.done} already: give as many or more"
             )
         with _open_all(folders, restored.totals, restored.offsets, experiment.keep_best) as logs:
             if rounds is not None:
                 _extend({run, *folders}, rounds)
+            if restored.done == experiment.rounds:
+                (reporter or Silent()).say(f"{run} has run all {restored.done} rounds; give more to go on")
+                return
             population = engine.restore(restored.population)
             if engine.resumes == "learner-exact":
                 (reporter or Silent()).say("learners go on exactly; simulators start new episodes")
@@ -317,7 +322,8 @@ def _resume_seeds(experiment: Experiment, out: Path, reporter: Reporter | None) 
             if stop:
                 raise Interrupted(f"stopped before {folder.name}, everything saved; {again}")
             try:
-                _resume_one(folder, reporter, stop)
+                with claimed(folder):
+                    _resume_one(folder, reporter, stop)
             except Interrupted as interruption:
                 raise Interrupted(str(interruption).replace(str(folder), str(out))) from None
     return out
@@ -330,7 +336,7 @@ def _extend_seeds(experiment: Experiment, out: Path) -> None:
         done = max(checkpoints.rounds(folder / "checkpoints"), default=0)
         if experiment.rounds < done:
             raise InputError(
-                f"rounds is {experiment.rounds}; {folder} has already run {done}, which is the least"
+                f"rounds is {experiment.rounds}; {folder} has run {done} already: give as many or more"
             )
     _extend({out, *folders}, experiment.rounds)
 
@@ -357,8 +363,12 @@ def _extend(folders: set[Path], rounds: int) -> None:
 def _open_all(
     folders: list[Path], totals: list[Totals], offsets: list[int], keep_best: bool
 ) -> Iterator[list[RunLog]]:
+    for folder, offset in zip(folders, offsets, strict=True):
+        require_recorded(folder / "metrics.jsonl", offset)
     with ExitStack() as stack:
         logs = []
+        for folder in folders if len(folders) > 1 else ():  # seeds may also be resumed by their own folders
+            stack.enter_context(claimed(folder))
         for folder, total, offset in zip(folders, totals, offsets, strict=True):
             logs.append(RunLog(folder, total, offset, keep_best))
             stack.callback(logs[-1].close)
@@ -391,7 +401,8 @@ def _restore_best(experiment: Experiment, parts: Parts, folders: list[Path]) -> 
     missing = [folder for folder in folders if not checkpoints.rounds(folder / BEST)]
     if missing:
         raise InputError(
-            f"{missing[0]} holds no best checkpoint; train with --keep-best True, until an episode has ended"
+            f"{missing[0]} holds no best checkpoint: it was trained without --keep-best True, or no episode has "
+            "ended yet"
         )
     like = _saved_shape(experiment, parts)
     saved = [checkpoints.restore_newest(folder / BEST, like) for folder in folders]

@@ -31,8 +31,8 @@ class Curve(NamedTuple):
 
 
 def plot(
-    runs: Sequence[Path],
-    out: Path,
+    runs: Sequence[Path | str],
+    out: Path | str,
     labels: Sequence[str] | None = None,
     abscissa: Abscissa = "env_steps",
     title: str | None = None,
@@ -60,6 +60,7 @@ def plot(
         raise InputError("no run was given; give at least one run folder")
     if labels is not None and len(labels) != len(runs):
         raise InputError(f"{len(labels)} labels were given for {len(runs)} runs; give one for each, or none")
+    runs, out = [Path(run) for run in runs], Path(out)
     curves = [read_curve(run, abscissa) for run in runs]
     check_format(out)
     if labels is not None:
@@ -185,7 +186,7 @@ def _draw_returns(axis: Axes, curves: Sequence[Curve], palette: Sequence[Style])
             low, high = bootstrap_interval(curve.episodic_return)
             axis.fill_between(curve.x, low, high, color=colour, alpha=0.2, linewidth=0)
     several = any(len(curve.episodic_return) > 1 for curve in curves)
-    axis.set_ylabel("return, mean over tasks" + (" (band: 95 % interval)" if several else ""))
+    axis.set_ylabel(f"return, mean over tasks\n(smoothed{'; band: 95 % interval' if several else ''})")
     axis.legend(frameon=False, fontsize="small")
 
 

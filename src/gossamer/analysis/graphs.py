@@ -1,6 +1,7 @@
 """A topology in numbers and as a picture. It draws and measures; the graphs are made elsewhere."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from pathlib import Path
 
 import networkx as nx
@@ -15,6 +16,7 @@ from gossamer.mixing import (
     is_column_stochastic,
     is_primitive,
     is_row_stochastic,
+    is_strongly_connected,
     spectral_gap,
 )
 from gossamer.topologies import Topology
@@ -25,7 +27,7 @@ MOST_DRAWN = 500
 def describe(topology: Topology, weights: Sequence[csr_array]) -> dict[str, str]:
     """What is worth knowing of a topology and its weights, by name.
 
-    For a time-varying topology the rates are those of one whole period.
+    For a time-varying topology rates are those of one whole period, and what is primitive or not is its product.
 
     Example:
         >>> from gossamer.mixing import metropolis_hastings, weigh
@@ -48,10 +50,20 @@ def describe(topology: Topology, weights: Sequence[csr_array]) -> dict[str, str]
         "strongly connected": "yes" if topology.is_strongly_connected else "no",
         "rows sum to one": all_phases(is_row_stochastic),
         "columns sum to one": all_phases(is_column_stochastic),
-        "primitive": all_phases(is_primitive),
+        "primitive": "yes" if _is_primitive(weights) else "no",
         "consensus rate ‖W − J‖₂": f"{consensus_rate(weights):.3f}",
-        "spectral gap 1 − |λ₂|": f"{spectral_gap(weights):.3f}",
+        "spectral gap 1 − |λ₂|": f"{abs(spectral_gap(weights)):.3f}",
     }
+
+
+def _is_primitive(weights: Sequence[csr_array]) -> bool:
+    """Whether so many periods mix everybody with everybody; the first phase is applied first.
+
+    The product of phases may be dense. Where each keeps a share of one's own, it is enough that their union connects.
+    """
+    if all((phase.diagonal() > 0).all() for phase in weights):
+        return is_strongly_connected(sum(weights[1:], start=weights[0]))
+    return is_primitive(reduce(lambda done, phase: phase @ done, weights))
 
 
 def draw(topology: Topology, out: Path) -> Path:

@@ -154,7 +154,7 @@ def _check_ranges(task_type: type, ranges: dict[str, tuple[float, float]]) -> No
     if len(fields) != 2 or set(ranges) != set(fields):
         raise InputError(
             f"ranges were given for {sorted(ranges)}; a grid needs one for each of the two fields "
-            f"of a task, and {task_type.__name__} has {list(fields)}"
+            f"of a task, and {task_type.__name__} has {list(fields)}; list other tasks: TaskSet((task, ...))"
         )
     for name, (low, high) in ranges.items():
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):

@@ -25,7 +25,7 @@ from gossamer.fleet.gather import gather
 from gossamer.fleet.member import Replaced, run_member
 from gossamer.fleet.membership import Fleet, Membership, default_names
 from gossamer.keys import create_authority, issue, require_cryptography
-from gossamer.processes import available_cores, become_worker, environment
+from gossamer.processes import available_cores, become_worker, environment_variables
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.recording import NonFiniteParameters
 from gossamer.records import create_run, provenance, read_config, read_last_row, replace_config
@@ -150,7 +150,8 @@ def resume_launch(
         address: of the Ray to use, for a launch on Ray; by default the one it used.
 
     Raises:
-        InputError: the folder holds no launch, or an address is given and it was not on Ray.
+        InputError: the folder holds no launch, its agents have run more rounds already, or an address is given and it
+            was not on Ray.
         Interrupted, AgentsFailed: as ``launch``.
     """
     experiment, fleet, how = load_launch(out)
@@ -158,13 +159,23 @@ def resume_launch(
     if address is not None and not on_ray:
         raise InputError(f"address is {address!r}; {out} was not launched on Ray, leave it out")
     if rounds is not None:
-        experiment = replace(experiment, rounds=rounds)
-        replace_config(out, {**read_config(out), "experiment": to_data(experiment)})
+        with claimed(out):
+            _require_no_fewer(rounds, fleet, out)
+            experiment = replace(experiment, rounds=rounds)
+            replace_config(out, {**read_config(out), "experiment": to_data(experiment)})
     if on_ray:
         from gossamer.fleet.cluster import resume_on_ray  # which builds on this file
 
         return resume_on_ray(out, reporter, address)
     return _supervise(experiment, fleet, how, out, reporter or Silent())
+
+
+def _require_no_fewer(rounds: int, fleet: Fleet, out: Path) -> None:
+    """Refuse to end a launch before where its agents stand."""
+    stores = [agent_folder(out, name) / "checkpoints" for name in fleet.names]
+    done = max((number for store in stores for number in checkpoints.rounds(store)), default=0)
+    if rounds < done:
+        raise InputError(f"rounds is {rounds}; agents of {out} have run {done} already: give as many or more")
 
 
 def load_launch(out: Path) -> tuple[Experiment, Fleet, Launch]:
@@ -257,7 +268,7 @@ class Supervisor:
             ),
             name=name,
         )
-        with environment(**_light_variables(self.out)):
+        with environment_variables(**_light_variables(self.out)):
             process.start()
         return process
 
@@ -286,7 +297,7 @@ def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, rep
         finally:
             lost += _end_all(agents)
     if stop:
-        raise Interrupted(stopped(out, lost))
+        raise Interrupted(stopped(out, lost) + gather_saved(out, fleet))
     failed = [each.name for each in agents if each.failed]
     if failed:
         raise AgentsFailed(
@@ -295,6 +306,15 @@ def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, rep
         )
     gather([agent_folder(out, name) for name in fleet.names], out)
     return out
+
+
+def gather_saved(out: Path, fleet: Fleet) -> str:
+    """Put together what a launch that was stopped has so far; what there is to say if that cannot be."""
+    try:
+        gather([agent_folder(out, name) for name in fleet.names], out)
+    except (Exception, KeyboardInterrupt) as error:  # how to go on must be told whatever happens here
+        return f" (not gathered: {str(error) or type(error).__name__})"
+    return ""
 
 
 def stopped(out: Path, lost: Sequence[str]) -> str:

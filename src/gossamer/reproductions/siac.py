@@ -179,11 +179,12 @@ def _from_the_mean(
 
 
 def _scaled(tests: Mapping[str, Sequence[Course]]) -> dict[str, list[Course]]:
-    """Returns as a share of the way from the lowest test of any seed and algorithm to the highest.
+    """Returns as a share of the way from the lowest test of any seed of both published algorithms to the highest.
 
     The paper divides by the maximum, which says little where returns are negative.
     """
-    every = np.concatenate([each.returns for seeds in tests.values() for each in seeds])
+    published = [each.returns for name in ("diffusion", "centralised") for each in tests[name]]
+    every = np.concatenate(published)
     low, high = every.min(), max(every.max(), every.min() + 1e-12)
     return {
         name: [Course(each.spent, (each.returns - low) / (high - low)) for each in seeds]
@@ -289,7 +290,7 @@ def _stability_picture(panels: Mapping[str, Mapping[str, Sequence[Course]]], tit
             label = f"{_STABILITY_LABELS[kind]}, {len(values)} seeds"
             axis.plot(epochs, middle, color=colour, linestyle=line, label=label)
             axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
-        axis.set_ylim(0, 1.02)
+        axis.set_ylim(-0.02, 1.1)
         label_axis(
             axis,
             name,

@@ -25,6 +25,7 @@ from gossamer.fleet.launch import (
     Progress,
     agent_folder,
     back_to_common_round,
+    gather_saved,
     output_of,
     stopped,
     write_addresses,
@@ -101,7 +102,7 @@ class Driver:
                 for agent in self._agents:
                     self._release(agent)
         if stop:
-            raise Interrupted(stopped(self._out, self._lost))
+            raise Interrupted(stopped(self._out, self._lost) + gather_saved(self._out, self._fleet))
         failed = [agent.name for agent in self._agents if agent.state == "failed"]
         if failed:
             raise AgentsFailed(

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TextIO
 
 from gossamer.errors import InputError
-from gossamer.processes import environment
+from gossamer.processes import environment_variables
 from gossamer.runtimes.network.refusals import Refusals, printable
 
 _log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class ZenohLog:
             real = stack.enter_context(_diverted(self._reader))
             stack.enter_context(_python_stdout(real))
             self._opened = stack.pop_all()
-        with environment(RUST_LOG=_directives(os.environ.get("RUST_LOG")), NO_COLOR="1"):
+        with environment_variables(RUST_LOG=_directives(os.environ.get("RUST_LOG")), NO_COLOR="1"):
             zenoh.init_log_from_env_or(_directives(None))  # that, if what the user has set is none
 
     def close(self) -> None:
