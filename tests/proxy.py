@@ -88,12 +88,13 @@ class Proxy:
         """What a pair has had so far.
 
         Returns:
-            open: connections that there are, or that wait; connections: how many ever reached the listener; bytes; and
-            mean_delay_ms of a chunk.
+            accepted: how many connections ever came; open: how many of them there are, or wait; connections: how many
+            ever reached the listener; bytes; and mean_delay_ms of a chunk.
         """
         link = self._links[pair]
         mean = 1000 * link.delayed / link.chunks if link.chunks else 0.0
         return {
+            "accepted": link.accepted,
             "open": link.open,
             "connections": link.connections,
             "bytes": link.bytes,
@@ -121,7 +122,7 @@ class _Link:
         self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
-        self.connections, self.chunks, self.bytes, self.delayed = 0, 0, 0, 0.0
+        self.accepted, self.connections, self.chunks, self.bytes, self.delayed = 0, 0, 0, 0, 0.0
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -156,6 +157,7 @@ class _Link:
         if self._refuses:
             _reset(writer)
             return
+        self.accepted += 1
         task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
