@@ -96,13 +96,13 @@ def test_an_update_for_each_transition_is_that_many_steps_of_adam():
         terminated=jnp.arange(5)[:, None] == lived - 1,
         mask=jnp.arange(5)[:, None] < lived,
     )
-    estimate, expected = plain.estimate(learner.params, trajectory), learner
+    estimate, expected = jax.jit(plain.estimate)(learner.params, trajectory), learner
+    one_step = jax.jit(lambda now, one, known: plain.apply(now, plain.gradient_of(now.params, one, known)[0]))
     for t in range(lived):
         columns = trajectory._replace(task=None), estimate
         one, known = jax.tree.map(lambda leaf, t=t: leaf[t : t + 1], columns)
-        gradient, _ = plain.gradient_of(expected.params, one._replace(task=trajectory.task), known)
-        expected = plain.apply(expected, gradient)
-    way, info = successive.gradient(learner, trajectory, jax.random.key(2))
+        expected = one_step(expected, one._replace(task=trajectory.task), known)
+    way, info = jax.jit(successive.gradient)(learner, trajectory, jax.random.key(2))
     assert all(np.isfinite(value) for value in info.values())
     found = successive.apply(learner, way)
     assert found.updates == 1
