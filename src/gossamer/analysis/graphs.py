@@ -52,7 +52,7 @@ def describe(topology: Topology, weights: Sequence[csr_array]) -> dict[str, str]
         "columns sum to one": all_phases(is_column_stochastic),
         "primitive": "yes" if _is_primitive(weights) else "no",
         "consensus rate ‖W − J‖₂": f"{consensus_rate(weights):.3f}",
-        "spectral gap 1 − |λ₂|": f"{abs(spectral_gap(weights)):.3f}",
+        "spectral gap 1 − |λ₂|": f"{max(spectral_gap(weights), 0.0):.3f}",
     }
 
 
@@ -62,7 +62,7 @@ def _is_primitive(weights: Sequence[csr_array]) -> bool:
     The product of phases may be dense. Where each keeps a share of one's own, it is enough that their union connects.
     """
     if all((phase.diagonal() > 0).all() for phase in weights):
-        return is_strongly_connected(sum(weights[1:], start=weights[0]))
+        return is_strongly_connected(sum(weights))
     return is_primitive(reduce(lambda done, phase: phase @ done, weights))
 
 

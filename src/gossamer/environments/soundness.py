@@ -32,9 +32,8 @@ def require_sound(environment: Environment, task: Any) -> None:
         hash(environment)
     except TypeError as error:
         raise InputError(
-            f"{name} cannot be hashed ({error}); make it a dataclass with frozen=True"
+            f"{name} cannot be hashed ({error}); make it a dataclass with frozen=True, of numbers, strings and tuples"
         ) from error
-    task = jax.tree.map(jnp.asarray, task)
     state = _traced(f"{name}.reset", environment.reset, jax.random.key(0), task)
     observation = _traced(f"{name}.observe", environment.observe, state, task)
     size = environment.observation_size
