@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -251,25 +252,56 @@ def test_a_diverged_run_ends_with_status_1(capsys, tmp_path):
     )
 
 
-def test_ctrl_c_in_another_process(tmp_path):
-    """SIGINT to the program itself: it saves, says how to go on, and ends with status 130."""
-    import signal
-
-    command = [sys.executable, "-m", "gossamer", "train", "cartpole-balance", *TINY, "--rounds", "1000000"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "run")],
+def begun(out, rounds=1_000_000):
+    """The program itself, training in a process of its own."""
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "gossamer",
+            "train",
+            "cartpole-balance",
+            *TINY,
+            "--rounds",
+            str(rounds),
+            "--out",
+            str(out),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
+
+
+def test_ctrl_c_in_another_process(tmp_path):
+    """SIGINT to the program itself: it saves, says how to go on, and ends with status 130."""
+    process = begun(tmp_path / "run")
     assert process.stdout is not None
     assert "round 1/" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
     assert f"go on with: gossamer train --resume {tmp_path / 'run'}" in err
+
+
+def test_ctrl_c_twice_ends_at_once_and_leaves_a_run_that_goes_on(tmp_path, capsys):
+    """Also where XLA compiles or computes, which an interpreter that takes itself apart would not survive."""
+    run = tmp_path / "run"
+    process = begun(run)
+    assert process.stderr is not None
+    while not (
+        run / "checkpoints"
+    ).exists():  # from here on a stop is asked for, and the first rounds are compiled
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert "once more stops at once" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    path = run / "config.json"
+    path.write_text(path.read_text().replace('"rounds": 1000000', '"rounds": 2'))
+    assert call(capsys, "train", "--resume", run)[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,15 @@ def test_figure_2_in_both_directions(tmp_path, published):
     written("diffdac-fig2", findings, runs, tmp_path / "results")
 
 
+def test_what_we_add_to_figure_2_does_not_change_how_its_claims_are_judged(tmp_path):
+    runs = {}
+    for name, each in stability("quick", 3).items():
+        best = 5000 if name.endswith("averaged") else -200
+        runs[name] = recorded(tmp_path / name, each, seeds(-1300, best))
+    text = "inverted pendulum: centralised SiAC nears the maximum"
+    assert of(figure_2(runs).claims, text).verdict == "holds"
+
+
 def test_trainings_are_those_of_the_paper():
     balance = balance_comparison("paper", 5)
     epochs = {

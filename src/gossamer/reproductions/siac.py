@@ -34,7 +34,6 @@ _LABELS = {
     "reinforce": "Dist-MTPS REINFORCE",
     "power": "Dist-MTPS PoWER",
 }
-_KINDS = {"diffusion": "diffusion", "centralised": "centralised", "reinforce": "reinforce", "power": "power"}
 _STABILITY_LABELS = {
     "diffusion": "Diff-SiAC",
     "centralised": "centralised SiAC",
@@ -305,7 +304,7 @@ def _figure_3_picture(runs: Runs, tests: Mapping[str, Sequence[Course]]) -> Figu
     figure = Figure(figsize=(15, 4.4), dpi=150, layout="constrained")
     methods, starts, failure = figure.subplots(1, 3, sharey=True)
     names = list(_LABELS)
-    for name, style in zip(names, styles([_KINDS[name] for name in names]), strict=True):
+    for name, style in zip(names, styles(names), strict=True):
         draw_courses(methods, _LABELS[name], tests[name], style)
     labels = {
         "diffusion": "Diff-SiAC, own initial parameters",
@@ -318,7 +317,7 @@ def _figure_3_picture(runs: Runs, tests: Mapping[str, Sequence[Course]]) -> Figu
     for name, style in zip(labels, styles([name.partition("-")[0] for name in labels]), strict=True):
         draw_courses(starts, labels[name], tests[name], style)
     failing = ("diffusion", "reinforce")
-    for name, style in zip(failing, styles([_KINDS[name] for name in failing]), strict=True):
+    for name, style in zip(failing, styles(failing), strict=True):
         draw_courses(failure, _LABELS[name], _others(runs[f"balance-{name}-failure"]), style)
     half = tests["diffusion"][0].spent[-1] / 2
     failure.axvline(half, color="#666666", linestyle=":", label="one of 25 agents fails")
