@@ -25,7 +25,10 @@ _SINGLE_STEPS = {"quick": 600_000, "paper": 2_400_000}
 _HOPPER_STEPS = {"quick": 60_000, "paper": 2_000_000}
 _BALANCE_ROUNDS = {"quick": 200, "paper": 600}
 _BALANCE_EPOCHS = {"quick": 60, "paper": 200}
-_STABILITY_EPOCHS = {"quick": 300, "paper": 1000}
+_STABILITY_EPOCHS = {
+    "pendulum": {"quick": 300, "paper": 1000},
+    "swingup": {"quick": 200, "paper": 1000},
+}
 _EPOCH = 5  # episodes in each environment
 
 FAILED_AGENT = 12
@@ -52,7 +55,7 @@ def _stability(scale: Scale, seeds: int, suffix: str, tasks: int) -> Trainings:
         diff = replace(
             recipe(),
             tasks=tasks,
-            rounds=_STABILITY_EPOCHS[scale] * _EPOCH,
+            rounds=_STABILITY_EPOCHS[name][scale] * _EPOCH,
             seeds=seeds,
             test_every=10 * _EPOCH,
             record_every=_EPOCH,
