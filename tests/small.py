@@ -65,6 +65,32 @@ class FixedStart(CartPoleBalance):
         return CartPoleState(*jnp.array([0.0, 0.1, 0.12, 0.0]))
 
 
+class Gusty(NamedTuple):
+    """A cart-pole in gusts: its state, and the key of the gusts to come."""
+
+    pole: CartPoleState
+    key: Any
+
+
+@dataclass(frozen=True)
+class GustyBalance(CartPoleBalance):
+    """Balance with noise in its dynamics, of which the state carries the key, a typed one."""
+
+    max_steps: int = 20
+
+    def reset(self, key, task):
+        start, gusts = jax.random.split(key)
+        return Gusty(super().reset(start, task), gusts)
+
+    def observe(self, state, task):
+        return super().observe(state.pole, task)
+
+    def step(self, state, action, task):
+        key, now = jax.random.split(state.key)
+        step = super().step(state.pole, action + 0.1 * jax.random.normal(now), task)
+        return step._replace(state=Gusty(step.state, key))
+
+
 @dataclass(frozen=True)
 class OnHost:
     """A device environment behind the host's protocol, its simulators stepped from Python."""

@@ -179,5 +179,7 @@ def test_variants_of_a_kind_share_its_colour_and_differ_in_their_lines():
     first, second, other = styles(["diffusion", "diffusion", "centralised"])
     assert first.colour == second.colour != other.colour
     assert first.line == other.line != second.line
+    many = styles(["diffusion"] * 8)
+    assert len(set(many)) == 8  # more than there are lines: the next ones are lighter
     assert len(set(shades("diffusion", 5))) == 5
     assert shades("diffusion", 5)[-1] == first.colour

@@ -18,13 +18,14 @@ import pytest
 from gossamer import Interrupted, NonFiniteParameters, checkpoints, resume, train
 from gossamer.checkpoints import DamagedCheckpoint
 from gossamer.errors import InputError
+from gossamer.experience import Steps
 from gossamer.experiment import build, population_shape, tree_bytes
 from gossamer.play import play_own_tasks
 from gossamer.progress import Silent, Status
 from gossamer.records import read_config, read_metrics
 from gossamer.rounds import agent_key
 from gossamer.train import load_experiment, restore_population, run_folders
-from small import small_experiment
+from small import GustyBalance, small_experiment
 
 
 def final_state(run, experiment):
@@ -94,6 +95,15 @@ def test_twenty_and_resume_and_twenty_are_forty(straight, tmp_path):
     resume(run, rounds=40)
     assert_same_run(straight, run, small_experiment(rounds=40))
     assert load_experiment(run).rounds == 40
+
+
+def test_an_environment_may_keep_a_key_in_its_state(tmp_path):
+    """Environments that go on between rounds are saved with their keys, and the noise goes on with them."""
+    experiment = small_experiment(environment=GustyBalance(), experience=Steps(7), rounds=8)
+    whole = train(experiment, tmp_path / "whole")
+    parted = train(replace(experiment, rounds=4), tmp_path / "parted")
+    resume(parted, rounds=8)
+    assert rows_without_times(parted) == rows_without_times(whole)
 
 
 def test_rows_after_the_newest_checkpoint_are_run_again(straight, tmp_path):

@@ -1,7 +1,7 @@
 """States of a run on disk: saved atomically, kept few, and believed only after their bytes have been checked.
 
 Knows pytrees of arrays and nothing of what they mean. Configurations and metrics are in the run's other files
-(records); there are no typed PRNG keys here, a run derives its keys from its seed.
+(records). A typed PRNG key, which an environment may carry in its state, is stored as its key data.
 
 A checkpoint is a directory named by its round: ``state/`` is Orbax's, one array per leaf in flattened order;
 ``checkpoint.json`` holds the caller's metadata, path, dtype and shape of every leaf, and the digests.
@@ -38,7 +38,7 @@ class Checkpoint:
 
     Args:
         round: Rounds done, at least 0.
-        state: A pytree of jax and numpy arrays.
+        state: A pytree of jax and numpy arrays; typed PRNG keys are arrays of jax.
         metadata: Plain JSON data, such as the length of the metrics.
     """
 
@@ -196,7 +196,7 @@ def _check(checkpoint: Checkpoint, keep: int) -> None:
 
 def _write(path: Path, checkpoint: Checkpoint) -> None:
     leaves = _describe(checkpoint.state)
-    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoint.state)]
+    arrays = [np.asarray(_data(leaf)) for leaf in jax.tree.leaves(checkpoint.state)]
     path.mkdir()
     _write_arrays(path / _STATE, arrays)
     record = {
@@ -277,11 +277,28 @@ def _describe(tree: Any) -> list[dict[str, Any]]:
 
 
 def _describe_leaf(path: str, leaf: Any) -> dict[str, Any]:
+    if _is_key(leaf):
+        leaf = jax.eval_shape(jax.random.key_data, leaf)
     try:
         return {"path": path, "dtype": np.dtype(leaf.dtype).name, "shape": list(leaf.shape)}
     except (AttributeError, TypeError) as error:
         kind = getattr(leaf, "dtype", type(leaf).__name__)
         raise TypeError(f"leaf {path} is of type {kind}; a checkpoint holds jax and numpy arrays") from error
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _data(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _generator_of(leaf: Any) -> Any:
+    found: list[Any] = []
+    # jax names the generator of a traced key, but not of a ``ShapeDtypeStruct``.
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
+    return found[0]
 
 
 def _check_fit(path: Path, saved: Sequence[dict[str, Any]], like: Any) -> None:
@@ -307,6 +324,8 @@ def _as_like(arrays: Sequence[np.ndarray], like: Any) -> Any:
 
 
 def _convert(array: np.ndarray, leaf: Any) -> Any:
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.array(array), impl=_generator_of(leaf))
     if isinstance(leaf, np.generic):
         return array[()]
     if isinstance(leaf, np.ndarray):

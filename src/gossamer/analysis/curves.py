@@ -18,6 +18,7 @@ Abscissa: TypeAlias = Literal["env_steps", "rounds"]
 
 _POINTS = 400
 _SMOOTHING = 20
+_MOST_INSIDE = 5  # labels; a longer legend would lie on the curves
 
 
 class Curve(NamedTuple):
@@ -162,7 +163,9 @@ def _distinct(curves: Sequence[Curve], runs: Sequence[Path]) -> list[Curve]:
 
 def _draw(curves: Sequence[Curve], abscissa: Abscissa, title: str | None) -> Figure:
     networked = any(curve.kind != "centralised" for curve in curves)
-    figure = Figure(figsize=(11 if networked else 6.5, 4.2), dpi=150, layout="constrained")
+    beneath = len(curves) > _MOST_INSIDE
+    size = (11 if networked else 6.5, 4.2 + (0.15 * len(curves) if beneath else 0.0))
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, 2 if networked else 1))
     palette = styles([curve.kind for curve in curves])
     _draw_returns(axes[0], curves, palette)
@@ -172,6 +175,11 @@ def _draw(curves: Sequence[Curve], abscissa: Abscissa, title: str | None) -> Fig
         axis.set_xlabel("environment steps of all agents" if abscissa == "env_steps" else "rounds")
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
+    if beneath:
+        columns = 3 if networked else 2
+        figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
+    else:
+        axes[0].legend(frameon=False, fontsize="small")
     if title:
         figure.suptitle(title)
     return figure
@@ -187,7 +195,6 @@ def _draw_returns(axis: Axes, curves: Sequence[Curve], palette: Sequence[Style])
             axis.fill_between(curve.x, low, high, color=colour, alpha=0.2, linewidth=0)
     several = any(len(curve.episodic_return) > 1 for curve in curves)
     axis.set_ylabel(f"return, mean over tasks\n(smoothed{'; band: 95 % interval' if several else ''})")
-    axis.legend(frameon=False, fontsize="small")
 
 
 def _draw_distances(axis: Axes, curves: Sequence[Curve], palette: Sequence[Style]) -> None:

@@ -58,13 +58,17 @@ def colours(kinds: Sequence[str]) -> list[str]:
 def styles(kinds: Sequence[str]) -> list[Style]:
     """A colour and a line for each curve: variants of one kind share its colour and differ in their lines.
 
+    Where a kind has more variants than there are lines, the next ones are lighter.
+
     Example:
         >>> [style.line for style in styles(["diffusion", "diffusion", "isolated"])]
         ['solid', 'dashed', 'solid']
     """
     seen = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
-    lines = [_LINES[count % len(_LINES)] for count in seen]
-    return [Style(colour, line) for colour, line in zip(colours(kinds), lines, strict=True)]
+    return [
+        Style(_lighter(colour, count // len(_LINES)), _LINES[count % len(_LINES)])
+        for colour, count in zip(colours(kinds), seen, strict=True)
+    ]
 
 
 def shades(kind: str, count: int) -> list[str]:
@@ -74,8 +78,17 @@ def shades(kind: str, count: int) -> list[str]:
         >>> shades("diffusion", 3)[-1] == colours(["diffusion"])[0]
         True
     """
-    own = np.array(to_rgb(_COLOURS[kind]))
-    return [to_hex(1 - (1 - own) * share).upper() for share in np.linspace(0.35, 1.0, count)]
+    return [_towards_white(_COLOURS[kind], share) for share in np.linspace(0.35, 1.0, count)]
+
+
+def _lighter(colour: str, times: int) -> str:
+    return _towards_white(colour, 0.5**times) if times else colour
+
+
+def _towards_white(colour: str, share: float) -> str:
+    """What is left of a colour where ``share`` of it stays and the rest is white."""
+    red, green, blue = (1 - (1 - part) * share for part in to_rgb(colour))
+    return to_hex((red, green, blue)).upper()
 
 
 def check_format(out: Path) -> None:
