@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from gossamer.fleet.gather import gather, merged_rows
 from gossamer.fleet.launch import Launch, agent_folder, launch, local_addresses, output_of, resume_launch
 from gossamer.fleet.member import Replaced, _distance_to_mean, load_membership, run_member
 from gossamer.fleet.membership import Fleet, Membership, default_names, read_fleet
-from gossamer.fleet.status import ask, table
+from gossamer.fleet.status import ask, ask_run, table
 from gossamer.records import read_last_row, read_metrics
 from gossamer.runtimes.single import spread_alone
 from gossamer.schedules import Schedule
@@ -245,6 +246,12 @@ def test_agents_are_gathered_into_nothing_else_than_their_own_run(tmp_path):
     once, again = (gather(folders, tmp_path / "new") for _ in range(2))
     assert read_metrics(once / "metrics.jsonl") == read_metrics(again / "metrics.jsonl")
     assert gather(folders, run) == run
+    # who has ended cannot be asked any more, but what it left tells that it has
+    shutil.rmtree(folders[3] / "checkpoints")
+    told = ask_run(run, seconds=0.1)
+    assert told.silent == default_names(4)
+    assert told.saved == dict.fromkeys(told.silent[:3], "saved at 4/4") | {"agent-3": "nothing saved yet"}
+    assert list(table(told).columns[2].cells) == list(told.saved.values())
 
 
 @pytest.mark.parametrize(

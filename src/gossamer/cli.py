@@ -114,8 +114,8 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"{guess}known are {', '.join(known)}"
 
 
-def _parse(function: Any, arguments: Sequence[str], command: str, **options: Any) -> Any:
-    """Parse with tyro, but refuse unknown flags in one sentence."""
+def _parse(function: Any, arguments: Sequence[str], command: str, advice: str = "", **options: Any) -> Any:
+    """Parse with tyro, but refuse unknown flags in one sentence, which ends with the advice."""
     program = f"{PROGRAM} {command}"
     _refuse_repeated(arguments)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
@@ -132,14 +132,15 @@ def _parse(function: Any, arguments: Sequence[str], command: str, **options: Any
             )
     except SystemExit as exit_:
         if exit_.code == 2:
-            raise InputError(_sentence(complaint.getvalue())) from None
+            raise InputError(_sentence(complaint.getvalue(), program)) from None
         raise
     if unknown:
         flags = _flags(function, config, **options)
         near = difflib.get_close_matches(unknown[0], flags, n=2, cutoff=0.5)
         guess = f"did you mean {' or '.join(near)}? " if near else ""
         kind = "flag" if unknown[0].startswith("-") else "argument"
-        raise InputError(f"unknown {kind} {unknown[0]}; {guess}{program} --help lists what is accepted")
+        advice = advice or f"{guess}{program} --help lists what is accepted"
+        raise InputError(f"unknown {kind} {unknown[0]}; {advice}")
     return parsed
 
 
@@ -153,12 +154,48 @@ def _refuse_repeated(arguments: Sequence[str]) -> None:
         )
 
 
-def _sentence(box: str) -> str:
-    """What tyro says in a box, as one line: the text above the box's first rule."""
+def _sentence(box: str, program: str) -> str:
+    """What tyro says in a box, as one line in our own manner: the text above the box's first rule."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
-    text = itertools.takewhile(lambda line: not line.startswith(("─", "╰")), lines)
+    # Where the output is no terminal, rules are dashes, and one of them stands above the text too.
+    begun = itertools.dropwhile(_is_rule, lines)
+    text = " ".join(line for line in itertools.takewhile(lambda line: not _is_rule(line), begun) if line)
+    for pattern, ours in _OURS:
+        text = re.sub(pattern, ours, text)
+    return text.replace(_PROGRAM_HERE, program)
+
+
+def _is_rule(line: str) -> bool:
+    return line.startswith(("─", "╰", "---"))
+
+
+_PROGRAM_HERE = "PROGRAM"
+_OURS = (
     # Which dataclass a bad field stands in is our affair.
-    return re.sub(r"^Error parsing (?!-)[\w.]+: ", "", " ".join(line for line in text if line))
+    (r"^Error parsing (?!-)[\w.]+: ", ""),
+    (
+        r"^Error parsing (\S+): invalid literal for int\(\) with base 10: (.*)$",
+        r"\1 is \2; it must be an integer",
+    ),
+    (r"^Error parsing (\S+): could not convert string to float: (.*)$", r"\1 is \2; it must be a number"),
+    (
+        r"^Error parsing (\S+): Could not find valid parse for arguments: (.*)$",
+        rf"\1 is \2; {_PROGRAM_HERE} --help says what it accepts",
+    ),
+    (
+        r"^Missing value for argument '(\S+)'\..*$",
+        rf"\1 has no value; {_PROGRAM_HERE} --help says what it accepts",
+    ),
+    (
+        r"^invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*)\)\.$",
+        r"\2 is \1; it must be one of \3",
+    ),
+    (
+        r"^Error parsing (\S+): no type matching (\S+) could be instantiated from \['(.*?)'\]\. .*$",
+        r"\1 is '\3'; it must be one of \2",
+    ),
+    (r"^Missing from .*?: (\S+)(?: [A-Z{}|]+)? (.*?) \(required\)$", r"\1 is missing: \2"),
+)
 
 
 def _flags(function: Any, config: Any, **options: Any) -> list[str]:
@@ -243,7 +280,8 @@ def _resume(arguments: list[str]) -> None:
         """
         return resume, rounds
 
-    run, rounds = _parse(continue_run, arguments, "train")
+    advice = "a run keeps what it was begun with, and takes --rounds only"
+    run, rounds = _parse(continue_run, arguments, "train", advice)
     _keep_memory()
     print(resume(run, rounds, reporter(run.name)))
 
@@ -600,7 +638,8 @@ def _resume_launch(arguments: list[str]) -> None:
         """
         return resume, rounds, address
 
-    run, rounds, address = _parse(continue_run, arguments, "launch")
+    advice = "a launch keeps what it was begun with, and takes --rounds and --address only"
+    run, rounds, address = _parse(continue_run, arguments, "launch", advice)
     _leave_gpus_alone()
     print(resume_launch(run, rounds, reporter(run.name), address))
 

@@ -1,7 +1,7 @@
 """How the agents of a run are, asked of themselves: who lives, how old what they heard is, how far apart they are."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from gossamer import checkpoints
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, build
 from gossamer.fleet.answer import read_answer
-from gossamer.fleet.launch import KEYS, OBSERVER, load_launch
+from gossamer.fleet.launch import KEYS, OBSERVER, agent_folder, load_launch
 from gossamer.fleet.member import load_membership
 from gossamer.fleet.membership import Fleet
 from gossamer.keys import check
@@ -39,6 +40,8 @@ class FleetStatus:
     """Who did not answer."""
     unreachable: tuple[str, ...] = field(default_factory=tuple)
     """Who has no address, and cannot be asked."""
+    saved: dict[str, str] = field(default_factory=dict)
+    """What lies in the folders of a launch, by name of the agent: the round of the newest checkpoint, in words."""
 
 
 def ask_run(
@@ -66,7 +69,8 @@ def ask_run(
                 f"keys is missing; the agents of {run} talk by TLS, give a folder with {observer}.pem and its key"
             )
     credentials = None if folder is None else Credentials.of(check(folder, observer))
-    return ask(experiment, fleet, compression, credentials, observer, seconds)
+    status = ask(experiment, fleet, compression, credentials, observer, seconds)
+    return replace(status, saved=_saved(run, fleet, experiment.rounds))
 
 
 def ask(
@@ -139,10 +143,20 @@ def table(status: FleetStatus) -> Table:
             ),
         )
     for name in status.silent:
-        shown.add_row(name, "no answer", "", "", "")
+        shown.add_row(name, "no answer", status.saved.get(name, ""), "", "")
     for name in status.unreachable:
         shown.add_row(name, "has no address, and cannot be asked", "", "", "")
     return shown
+
+
+def _saved(run: Path, fleet: Fleet, rounds: int) -> dict[str, str]:
+    """Of the agents of a launch; of a fleet's agent on this machine nothing is known of the others' folders."""
+
+    def in_words(name: str) -> str:
+        newest = max(checkpoints.rounds(agent_folder(run, name) / "checkpoints"), default=None)
+        return "nothing saved yet" if newest is None else f"saved at {newest}/{rounds}"
+
+    return {name: in_words(name) for name in fleet.names if agent_folder(run, name).is_dir()}
 
 
 def _title(status: FleetStatus) -> str:

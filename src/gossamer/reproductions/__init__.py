@@ -8,12 +8,9 @@ from gossamer.reproductions.report import write_report
 from gossamer.reproductions.run import reproduce, verdict_table
 from gossamer.reproductions.series import reproduce_all
 
-REPRODUCTIONS: Mapping[str, Reproduction] = {
-    **siac.REPRODUCTIONS,
-    **diffdac.REPRODUCTIONS,
-    **gala.REPRODUCTIONS,
-    **theory.REPRODUCTIONS,
-}
+REPRODUCTIONS: Mapping[str, Reproduction] = dict(
+    sorted(pair for part in (siac, diffdac, gala, theory) for pair in part.REPRODUCTIONS.items())
+)
 
 __all__ = [
     "REPRODUCTIONS",
