@@ -1,5 +1,6 @@
 """Figures 2, 3 and 8 from hand-made tests in training, and what their trainings ask for."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -7,7 +8,13 @@ import numpy as np
 import pytest
 
 from gossamer.experiment import build
-from gossamer.recipes.diffdac import FAILED_AGENT, balance_comparison, stability, stability_of_one_task
+from gossamer.recipes.diffdac import (
+    FAILED_AGENT,
+    FAILS_AFTER,
+    balance_comparison,
+    stability,
+    stability_of_one_task,
+)
 from gossamer.records import create_run
 from gossamer.reproductions import REPRODUCTIONS
 from gossamer.reproductions.run import write_findings
@@ -47,7 +54,7 @@ def with_outlier(value, tasks, stops):
 
 def active(value, stops, number, experiment):
     """Returns of 25 agents; of 24 once one has failed, and of none once all have stopped."""
-    failed = bool(experiment.schedule.absences) and number > experiment.rounds // 2
+    failed = bool(experiment.schedule.absences) and number > FAILS_AFTER * experiment.rounds
     stopped = failed and stops
     return [None if stopped or (failed and agent == FAILED_AGENT) else value for agent in range(25)]
 
@@ -68,6 +75,12 @@ def of(claims, text):
 def written(name, findings, runs, folder):
     write_findings(REPRODUCTIONS[name], findings, "quick", 3, runs, folder)
     assert (folder / "picture.png").stat().st_size > 10_000
+    for training, run in runs.items():  # what the picture draws can be drawn again from the tables
+        with (folder / f"{training}-tests.csv").open() as file:
+            kept = [[float(each) for each in list(row.values())[2:]] for row in csv.DictReader(file)]
+        recorded_here = np.concatenate([each.returns for each in returns_in_tests(run)])
+        # six digits are written
+        np.testing.assert_allclose(np.mean(kept, axis=1), recorded_here, rtol=1e-5)
 
 
 def figure_3_runs(tmp_path, curves, stopping):
@@ -77,7 +90,7 @@ def figure_3_runs(tmp_path, curves, stopping):
             tmp_path / name,
             each,
             curves.get(name, seeds(20, 150)),
-            stops=each.rounds // 2 if name in stopping else None,
+            stops=FAILS_AFTER * each.rounds if name in stopping else None,
         )
         for name, each in trainings.items()
     }
@@ -103,7 +116,7 @@ def test_figure_3_as_published(tmp_path):
     assert of(findings.claims, "own initial parameters ends above").verdict == "holds"
     assert of(findings.claims, "stops none").verdict == "holds"
     assert of(findings.claims, "stops all").verdict == "holds"
-    assert "77.8 at the failure, 150.0 at the end" in of(findings.claims, "stops all").evidence
+    assert "20.0 at the failure, 150.0 at the end" in of(findings.claims, "stops all").evidence
     assert findings.data["final"]["diffusion"]["mean"] == pytest.approx(195)
     written("diffdac-fig3", findings, runs, tmp_path / "results")
 
@@ -180,7 +193,7 @@ def test_trainings_are_those_of_the_paper():
     assert all(each.tasks == 25 and each.seeds == 5 for each in balance.values())
     for failing in ("balance-diffusion-failure", "balance-reinforce-failure"):
         ((agent, leaves, returns),) = balance[failing].schedule.absences
-        assert (agent, leaves, returns) == (FAILED_AGENT, balance[failing].rounds / 2, None)
+        assert (agent, leaves, returns) == (FAILED_AGENT, FAILS_AFTER * balance[failing].rounds, None)
     for name, each in (*stability("quick", 6).items(), *stability_of_one_task("quick", 6).items()):
         assert each.experience.episodes_per_environment == 1, name
         assert each.rounds >= 1000, name

@@ -2,12 +2,16 @@
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import t as student_t
 
 
 def bootstrap_interval(
     values: Float[np.ndarray, "seed point"], level: float = 0.95, resamples: int = 2000
 ) -> tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]:
-    """Percentile bootstrap interval of the mean over seeds, at each point.
+    """Percentile bootstrap interval of the mean over seeds, at each point: for pictures.
+
+    With few seeds it is too narrow: of five normal ones it covers 85 % where it says 95. Differences are judged by
+    ``difference_interval``.
 
     Args:
         values: one row per seed.
@@ -34,32 +38,34 @@ def bootstrap_interval(
 
 
 def difference_interval(
-    first: Float[np.ndarray, " seed"],
-    second: Float[np.ndarray, " other_seed"],
-    level: float = 0.95,
-    resamples: int = 10_000,
+    first: Float[np.ndarray, " seed"], second: Float[np.ndarray, " other_seed"], level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Difference of two means over independent seeds, and its percentile bootstrap interval.
+    """Difference of two means over independent seeds, and its interval by Welch's t.
+
+    Where values are normal it has its level for any number of seeds from two on, also if one group scatters more. A
+    percentile bootstrap of 5 against 5 seeds covers 89 % where it says 95.
 
     Args:
-        first: one value per seed.
+        first: one value per seed, two at least.
         second: one value per seed; seeds of the two are not paired.
         level: coverage in (0, 1).
-        resamples: how many times seeds of both are drawn with replacement, from a fixed generator.
 
     Returns:
         mean(first) − mean(second), and the interval's ends.
 
     Example:
         >>> estimate, low, high = difference_interval(np.array([3.0, 4.0, 5.0]), np.array([1.0, 2.0, 3.0]))
-        >>> estimate, low < 2.0 < high
-        (2.0, True)
+        >>> estimate, round(low, 2), round(high, 2)
+        (2.0, -0.27, 4.27)
     """
-    generator = np.random.default_rng(0)
-    ours, theirs = (_resampled_means(each, generator, resamples) for each in (first, second))
-    tail = (1 - level) / 2
-    low, high = np.quantile(ours - theirs, [tail, 1 - tail])
-    return float(first.mean() - second.mean()), float(low), float(high)
+    difference = float(first.mean() - second.mean())
+    # Squared standard errors, and the degrees of freedom of their sum by Welch and Satterthwaite.
+    errors = np.array([each.var(ddof=1) / len(each) for each in (first, second)])
+    if not errors.any():
+        return difference, difference, difference
+    degrees = errors.sum() ** 2 / (errors**2 / (len(first) - 1, len(second) - 1)).sum()
+    half = float(student_t.ppf((1 + level) / 2, degrees) * np.sqrt(errors.sum()))
+    return difference, difference - half, difference + half
 
 
 def relative_difference_interval(

@@ -32,7 +32,9 @@ _STABILITY_EPOCHS = {
 _EPOCH = 5  # episodes in each environment
 
 FAILED_AGENT = 12
-"""Who leaves for ever, halfway, in the trainings of figure 3 that ask what one failure does."""
+"""Who leaves for ever in the trainings of figure 3 that ask what one failure does."""
+FAILS_AFTER = 0.1
+"""After which share of these trainings: while everybody still learns, so that whoever stops is seen to."""
 
 
 def stability(scale: Scale, seeds: int) -> Trainings:
@@ -71,7 +73,7 @@ def balance_comparison(scale: Scale, seeds: int) -> Trainings:
     """Figure 3: Diff-SiAC, centralised SiAC and both Dist-MTPS on 25 tasks of balance, tested every second epoch.
 
     Beside it ablations: where agents start from, what counts alike in the centralised gradient, and one agent that
-    fails halfway.
+    fails early.
     """
     epochs, tested = _BALANCE_EPOCHS[scale], 2
     diff = replace(
@@ -98,8 +100,8 @@ def balance_comparison(scale: Scale, seeds: int) -> Trainings:
 
 
 def _failing(experiment: Experiment) -> Experiment:
-    """One agent leaves halfway and never returns."""
-    absence = (FAILED_AGENT, float(experiment.rounds // 2), None)
+    """One agent leaves early and never returns."""
+    absence = (FAILED_AGENT, float(int(FAILS_AFTER * experiment.rounds)), None)
     return replace(experiment, schedule=replace(experiment.schedule, absences=(absence,)))
 
 

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -240,16 +240,27 @@ def _train_one(name: str, experiment: Experiment, folder: Path) -> None:
 
 
 def _write_curve(run: Path, out: Path) -> None:
-    """Every line of every seed's metrics, as recorded."""
+    """Every line of every seed's metrics, as recorded; and where there are tests, the return of each in every task."""
     names = ("round", "env_steps", "episodic_return", "consensus_distance")
+    lines, tests = [], []
+    for folder in run_folders(run):
+        seed = load_experiment(folder).seed
+        for row in read_metrics(folder / "metrics.jsonl"):
+            lines.append([seed, *(_cell(row[name]) for name in names)])
+            if "test" in row:
+                tests.append([seed, row["round"], *(_cell(each) for each in row["test"]["task_return"])])
+    _write_table(out, ["seed", *names], lines)
+    if tests:
+        columns = ["seed", "round", *(f"task_{number}" for number in range(len(tests[0]) - 2))]
+        _write_table(out.with_name(f"{out.stem}-tests.csv"), columns, tests)
+
+
+def _write_table(out: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["seed", *names])
-        for folder in run_folders(run):
-            seed = load_experiment(folder).seed
-            for row in read_metrics(folder / "metrics.jsonl"):
-                writer.writerow([seed, *(_cell(row[name]) for name in names)])
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _cell(value: float | None) -> str:

@@ -249,14 +249,16 @@ def _after_a_failure(runs: Runs) -> list[Claim]:
 
 def _went_on(text: str, run: Path, stops: bool) -> Claim:
     experiment = load_experiment(run)
-    half, others = experiment.rounds // 2, experiment.agents - 1
+    failure, others = trainings.FAILS_AFTER * experiment.rounds, experiment.agents - 1
     active = [
         sum(each is not None for each in row["agent_return"]["each"])
         for folder in run_folders(run)
         for row in read_metrics(folder / "metrics.jsonl")
-        if row["round"] > half
+        if row["round"] > failure
     ]
-    before, after = ([_mean_at(each, epoch) for each in _others(run)] for epoch in (0.5, 1.0))
+    before, after = (
+        [_mean_at(each, epoch) for each in _others(run)] for epoch in (trainings.FAILS_AFTER, 1.0)
+    )
     evidence = (
         f"of {others} others {min(active)} to {max(active)} ended episodes in each line of the metrics "
         f"after the failure; greedy return of their tasks {np.mean(before):.1f} at the failure, "
@@ -319,8 +321,8 @@ def _figure_3_picture(runs: Runs, tests: Mapping[str, Sequence[Course]]) -> Figu
     failing = ("diffusion", "reinforce")
     for name, style in zip(failing, styles(failing), strict=True):
         draw_courses(failure, _LABELS[name], _others(runs[f"balance-{name}-failure"]), style)
-    half = tests["diffusion"][0].spent[-1] / 2
-    failure.axvline(half, color="#666666", linestyle=":", label="one of 25 agents fails")
+    moment = trainings.FAILS_AFTER * tests["diffusion"][0].spent[-1]
+    failure.axvline(moment, color="#666666", linestyle=":", label="one of 25 agents fails")
     titles = ("methods", "where agents start, what gradients weigh", "one failed agent; tasks of the others")
     for axis, title in zip((methods, starts, failure), titles, strict=True):
         label_axis(axis, title, "epochs of 5 episodes in each environment", "")
