@@ -7,7 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.algorithms import A2C, Algorithm, Averaging, Cyclic, DistMTPS, Impala, SiAC, adapt, combine
+from gossamer.algorithms import (
+    A2C,
+    Algorithm,
+    Averaging,
+    Cyclic,
+    DistMTPS,
+    Impala,
+    Reinforce,
+    SiAC,
+    adapt,
+    combine,
+)
 from gossamer.algorithms.hyperparameters import traced
 from gossamer.serialization import dumps, loads
 from gossamer.types import Box, Discrete, Frames, Spaces, Trajectory
@@ -37,6 +48,8 @@ ALGORITHMS = {
     "a2c-mixed-statistics": replace(A2C_DISCRETE, normalise="observations", statistics="mixed"),
     "impala": Impala(A2C_DISCRETE.spaces, hidden=(8, 8)),
     "impala-gaussian": Impala(SPACES, hidden=(8, 8), reduction="mean", decay_updates=9),
+    "reinforce": Reinforce(SPACES, hidden=(8, 8)),
+    "reinforce-discrete": Reinforce(A2C_DISCRETE.spaces, hidden=(8,), baseline="none", optimiser="sgd"),
     "dist-mtps": DistMTPS(SPACES),
     "dist-mtps-power": DistMTPS(SPACES, search="power", latent=3),
 }

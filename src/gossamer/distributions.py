@@ -4,13 +4,15 @@ They know neither networks nor environments; the last axis is that of an action'
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gossamer.types import Key
+
+Spread: TypeAlias = Literal["variance", "standard_deviation"]
 
 
 class DiagonalGaussian(NamedTuple):
@@ -73,3 +75,27 @@ class Categorical(NamedTuple):
         """Entropy in nats: −Σ p ln p."""
         log_probs = jax.nn.log_softmax(self.logits)
         return -(jnp.exp(log_probs) * log_probs).sum(-1)
+
+
+def bounded_gaussian(
+    outputs: Float[Array, "*batch outputs"], bound: float, spread: Spread, floor: float | Float[Array, ""]
+) -> DiagonalGaussian:
+    """The normal distribution that a network's outputs describe (Diff-DAC, appendix A.1).
+
+    The first half of the outputs gives the mean, bound · tanh(·); the second the variance, softplus(·), or its root.
+
+    Args:
+        outputs: two for each component of an action.
+        bound: of the mean, in units of the action.
+        spread: what the softplus is, the variance or the standard deviation.
+        floor: added to the softplus, >= 0.
+
+    Example:
+        >>> policy = bounded_gaussian(jnp.array([100.0, 0.0]), bound=2.0, spread="variance", floor=0.0)
+        >>> float(policy.mean[0]), round(float(policy.scale[0]) ** 2, 4)
+        (2.0, 0.6931)
+    """
+    location, softened = jnp.split(outputs, 2, axis=-1)
+    softened = jax.nn.softplus(softened) + floor
+    scale = jnp.sqrt(softened) if spread == "variance" else softened
+    return DiagonalGaussian(bound * jnp.tanh(location), scale)

@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 
 from gossamer.algorithms.dist_mtps import DistMTPS
 from gossamer.algorithms.protocol import Averaging, Cyclic
+from gossamer.algorithms.reinforce import Reinforce
 from gossamer.algorithms.siac import SiAC
 from gossamer.environments import Environment, HostEnvironment, TaskSet, spaces_of
 from gossamer.environments.soundness import require_sound
@@ -29,7 +30,7 @@ from gossamer.runtimes.mailbox import Mailbox, PushSumMailbox
 from gossamer.runtimes.vectorised import AnyMailbox, InitialParameters, Population, initialise
 from gossamer.schedules import Cycle, Links, Rule, Schedule, Simulation
 from gossamer.topologies import Topology, named, require_connected, with_absolute_path
-from gossamer.types import Box, Letter
+from gossamer.types import Box, Discrete, Letter
 
 AnyExperience: TypeAlias = Episodes | Steps | Unrolls
 Runtime: TypeAlias = Literal["vectorised", "threads", "all_reduce", "a3c", "network"]
@@ -413,16 +414,21 @@ def _fitted(experiment: Experiment, links: Links) -> Any:
     """The algorithm with the environment's spaces, and with the graph's neighbours where it must know them."""
     environment, algorithm = experiment.environment, experiment.algorithm
     spaces = spaces_of(environment)
-    if isinstance(algorithm, SiAC | DistMTPS) and not (
-        isinstance(spaces.action, Box) and np.isfinite(spaces.action.bound)
-    ):
+    name, bounded = (
+        type(algorithm).__name__,
+        isinstance(spaces.action, Box) and np.isfinite(spaces.action.bound),
+    )
+    if isinstance(algorithm, SiAC | DistMTPS) and not bounded:
         raise InputError(
-            f"{type(algorithm).__name__} needs a Box of bounded actions and the environment has {spaces.action}; "
-            "use A2C"
+            f"{name} needs a Box of bounded actions and the environment has {spaces.action}; use A2C"
         )
-    if isinstance(algorithm, DistMTPS) and not isinstance(experiment.experience, Episodes):
+    if isinstance(algorithm, Reinforce) and not (bounded or isinstance(spaces.action, Discrete)):
         raise InputError(
-            f"DistMTPS searches policies by whole episodes and experience is {experiment.experience}; use Episodes"
+            f"{name} needs bounded or discrete actions and the environment has {spaces.action}; use A2C"
+        )
+    if isinstance(algorithm, DistMTPS | Reinforce) and not isinstance(experiment.experience, Episodes):
+        raise InputError(
+            f"{name} learns from whole episodes and experience is {experiment.experience}; use Episodes"
         )
     if isinstance(experiment.experience, Episodes) and on_host(environment):
         raise InputError(

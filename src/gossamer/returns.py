@@ -1,7 +1,7 @@
 """What was earned from each step on: returns and advantages of one sequence, with episode ends inside.
 
-Functions take ``[time]``; ``vmap`` adds axes. Trajectories need not align with episode boundaries. Values are given;
-who computes them is not said here.
+Functions take ``[time]``, and ``vmap`` adds axes; those of whole episodes take ``[time, env]``. Trajectories need not
+align with episode boundaries elsewhere. Values are given; who computes them is not said here.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Real
+
+from gossamer.types import Trajectory
 
 
 def discounted_returns(
@@ -46,6 +48,48 @@ def discounted_returns(
         step_back, jnp.zeros_like(reward[0]), (reward, discount, bootstrap), reverse=True
     )
     return returns
+
+
+def returns_to_go(
+    trajectory: Trajectory,
+    discount: float | Float[Array, ""],
+    reward_scale: float | Float[Array, ""] = 1.0,
+    beyond: float | Float[Array, "time env"] = 0.0,
+) -> Float[Array, "time env"]:
+    """Discounted return from each transition to the end of its episode, as in Diff-DAC's (40); 0 at padding.
+
+    Args:
+        trajectory: of whole episodes, each in one column.
+        discount: γ in [0, 1].
+        reward_scale: factor of the rewards.
+        beyond: what follows a transition that the time limit cut off, discounted already; nothing by default.
+
+    Example:
+        >>> trajectory = Trajectory.padding(time=3, env=1)._replace(
+        ...     reward=jnp.ones((3, 1)), mask=jnp.array([[True], [True], [False]])
+        ... )
+        >>> ended = trajectory._replace(terminated=jnp.array([[False], [True], [False]]))
+        >>> returns_to_go(ended, discount=0.5)[:, 0].tolist()
+        [1.5, 1.0, 0.0]
+    """
+    discounts = episode_discounts(trajectory.terminated, trajectory.truncated, discount)
+    bootstrap = jnp.where(trajectory.truncated, beyond, jnp.zeros_like(trajectory.reward))
+    over_env = jax.vmap(discounted_returns, in_axes=1, out_axes=1)
+    return jnp.where(trajectory.mask, over_env(reward_scale * trajectory.reward, discounts, bootstrap), 0.0)
+
+
+def leave_one_out(returns: Float[Array, "time env"]) -> Float[Array, "time env"]:
+    """The mean of the other episodes' returns to go at the same step; 0 where there is one episode only.
+
+    As a baseline it does not depend on the action it is compared with, so that policy gradients stay unbiased. An
+    episode that is over counts with 0: a mean of those still running would not see who falls early.
+
+    Example:
+        >>> leave_one_out(jnp.array([[3.0, 1.0, 2.0]])).tolist(), leave_one_out(jnp.ones((1, 1))).tolist()
+        ([[1.5, 2.5, 2.0]], [[0.0]])
+    """
+    others = returns.sum(axis=1, keepdims=True) - returns
+    return others / max(returns.shape[1] - 1, 1)
 
 
 def generalised_advantages(

@@ -4,6 +4,18 @@ from gossamer.algorithms.a2c import A2C
 from gossamer.algorithms.dist_mtps import DistMTPS
 from gossamer.algorithms.impala import Impala
 from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic, adapt, combine
+from gossamer.algorithms.reinforce import Reinforce
 from gossamer.algorithms.siac import SiAC
 
-__all__ = ["A2C", "Algorithm", "Averaging", "Cyclic", "DistMTPS", "Impala", "SiAC", "adapt", "combine"]
+__all__ = [
+    "A2C",
+    "Algorithm",
+    "Averaging",
+    "Cyclic",
+    "DistMTPS",
+    "Impala",
+    "Reinforce",
+    "SiAC",
+    "adapt",
+    "combine",
+]

@@ -21,7 +21,7 @@ from gossamer.errors import (
     require_positive,
     require_within,
 )
-from gossamer.returns import discounted_returns, episode_discounts
+from gossamer.returns import leave_one_out, returns_to_go
 from gossamer.types import Box, Estimate, Info, Key, Learner, Letter, Spaces, Trajectory
 
 Search: TypeAlias = Literal["reinforce", "power"]
@@ -163,13 +163,8 @@ class DistMTPS:
     def estimate(self, params: Factors, trajectory: Trajectory) -> Estimate:
         """Returns to go, and by how much they exceed the mean of the other episodes' at the same step."""
         del params
-        discounts = episode_discounts(trajectory.terminated, trajectory.truncated, self.discount)
-        over_env = jax.vmap(discounted_returns, in_axes=1, out_axes=1)
-        target = over_env(trajectory.reward, discounts, jnp.zeros_like(trajectory.reward))
-        # An episode that is over has nothing to go: a baseline of those still running would not see who falls early.
-        target = jnp.where(trajectory.mask, target, 0.0)
-        others = jnp.sum(target, axis=1, keepdims=True) - target
-        return Estimate(target - others / max(target.shape[1] - 1, 1), target)
+        target = returns_to_go(trajectory, self.discount)
+        return Estimate(target - leave_one_out(target), target)
 
     def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[Searched, Info]:
         """One policy search in the agent's task: the minimum of the model of its loss, and its curvature."""

@@ -5,7 +5,7 @@ the graph. Nothing here talks to anyone.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,11 @@ from jaxtyping import Array, Float
 
 from gossamer.algorithms.hyperparameters import traced
 from gossamer.algorithms.weighting import Weighting, transition_weights
-from gossamer.distributions import DiagonalGaussian
+from gossamer.distributions import DiagonalGaussian, Spread, bounded_gaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
 from gossamer.networks import MLP, Activation
-from gossamer.returns import discounted_returns, episode_discounts
+from gossamer.returns import returns_to_go
 from gossamer.types import ActorCritic, Box, Estimate, Info, Key, Learner, Spaces, Trajectory
-
-Spread: TypeAlias = Literal["variance", "standard_deviation"]
 
 
 @traced
@@ -104,11 +102,9 @@ class SiAC:
 
     def policy(self, actor_params: Any, observation: Float[Array, "*batch observation"]) -> DiagonalGaussian:
         """The distribution of actions: mean = bound · tanh(·), variance = softplus(·) or its square."""
-        location, spread = jnp.split(self._actor.outputs_of(actor_params, observation), 2, axis=-1)
-        spread = jax.nn.softplus(spread) + self.variance_floor
-        scale = jnp.sqrt(spread) if self.spread == "variance" else spread
+        outputs = self._actor.outputs_of(actor_params, observation)
         assert isinstance(self.spaces.action, Box)  # ``build`` refuses any other
-        return DiagonalGaussian(self.spaces.action.bound * jnp.tanh(location), scale)
+        return bounded_gaussian(outputs, self.spaces.action.bound, self.spread, self.variance_floor)
 
     def value(
         self, critic_params: Any, observation: Float[Array, "*batch observation"]
@@ -132,13 +128,10 @@ class SiAC:
 
     def estimate(self, params: ActorCritic, trajectory: Trajectory) -> Estimate:
         """Advantages (40), and the returns that the critic should predict."""
-        discounts = episode_discounts(trajectory.terminated, trajectory.truncated, self.discount)
-        bootstrap = jnp.zeros_like(trajectory.reward)
+        beyond = 0.0
         if self.bootstrap_at_time_limit:
             beyond = self.discount * self.value(params.critic, trajectory.next_observation)
-            bootstrap = jnp.where(trajectory.truncated, beyond, 0.0)
-        over_env = jax.vmap(discounted_returns, in_axes=1, out_axes=1)
-        target = over_env(self.reward_scale * trajectory.reward, discounts, bootstrap)
+        target = returns_to_go(trajectory, self.discount, self.reward_scale, beyond)
         return Estimate(target - self.value(params.critic, trajectory.observation), target)
 
     def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[ActorCritic, Info]:

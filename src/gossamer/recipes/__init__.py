@@ -19,6 +19,7 @@ from gossamer.recipes.a2c import (
 from gossamer.recipes.control import (
     cartpole_balance,
     cartpole_balance_centralised,
+    cartpole_balance_policy_gradient,
     cartpole_balance_power,
     cartpole_balance_reinforce,
     cartpole_swingup,
@@ -57,6 +58,7 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
         acrobot_specialised,
         cartpole_balance,
         cartpole_balance_centralised,
+        cartpole_balance_policy_gradient,
         cartpole_balance_reinforce,
         cartpole_balance_power,
         cartpole_swingup,
@@ -76,6 +78,7 @@ __all__ = [
     "all_reduce_a2c",
     "cartpole_balance",
     "cartpole_balance_centralised",
+    "cartpole_balance_policy_gradient",
     "cartpole_balance_power",
     "cartpole_balance_reinforce",
     "cartpole_swingup",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from gossamer.algorithms.dist_mtps import DistMTPS, Search
+from gossamer.algorithms.reinforce import Reinforce
 from gossamer.algorithms.siac import SiAC
 from gossamer.environments import CartPoleBalance, CartPoleSwingUp, Environment, Pendulum, spaces_of
 from gossamer.experience.device import Episodes
@@ -63,6 +64,14 @@ def centralised(experiment: Experiment) -> Experiment:
         (1, 25, 'isolated')
     """
     return replace(experiment, agents=1, topology="isolated")
+
+
+def cartpole_balance_policy_gradient() -> Experiment:
+    """Diffusion policy gradient (5a)-(5b) on cart-pole balance: no critic, five episodes per update."""
+    experiment = cartpole_balance()
+    return replace(
+        experiment, algorithm=Reinforce(experiment.algorithm.spaces), experience=Episodes(5), rounds=200
+    )
 
 
 def cartpole_balance_reinforce() -> Experiment:
