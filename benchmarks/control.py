@@ -10,15 +10,12 @@ acts alone (E = 1), the time of reading every agent's actor once per step if tha
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from gossamer.experiment import Parts, build, initial_population, tree_bytes
 from gossamer.mixing import mix
 from gossamer.recipes import pendulum
 from gossamer.recording import Timed, Totals, record_rows
+from gossamer.records import provenance
 from gossamer.runtimes.vectorised import Population, run_chunk
 from gossamer.topologies import erdos_renyi, star
 
@@ -219,21 +217,12 @@ def combining_memory(agents: int = 10_000, parameters: int = 1_000) -> list[dict
 
 
 def machine() -> dict[str, Any]:
-    device = jax.devices()[0]
-    names = [line for line in _cpu_info() if line.startswith("model name")]
+    known = provenance()
     return {
-        "device": device.device_kind,
-        "processor": names[0].partition(":")[2].strip() if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{package: version(package) for package in ("gossamer", "jax", "jaxlib")},
+        "device": known["device_kind"],
+        **{name: known[name] for name in ("processor", "cores", "python", "gossamer", "jax", "jaxlib")},
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def _cpu_info() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
 
 
 def show(title: str, rows: list[dict[str, Any]]) -> None:

@@ -146,6 +146,7 @@ class TestProvenance:
         assert found["python"] == ".".join(map(str, sys.version_info[:3]))
         assert (found["jax"], found["numpy"]) == (jax.__version__, np.__version__)
         assert found["device_count"] == jax.device_count()
+        assert (found["cores"], type(found["processor"])) == (os.cpu_count(), str)
         assert found["prng"] == "threefry2x32"
         with jax.default_prng_impl("rbg"):
             assert provenance()["prng"] == "rbg"

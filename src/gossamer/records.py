@@ -120,7 +120,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def provenance() -> dict[str, Any]:
-    """What produced a run: versions, source revision, devices and the generator of random numbers.
+    """What produced a run: versions, source revision, machine, devices and the generator of random numbers.
 
     A package that is not installed, and the revision of a source that git does not track, are None. A
     revision with uncommitted changes ends in ``-dirty``.
@@ -136,12 +136,22 @@ def provenance() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
         **{package: _version(package) for package in _PACKAGES},
         "git_revision": _git_revision(Path(__file__).resolve()),
         "device_kind": devices[0].device_kind,
         "device_count": len(devices),
         "prng": str(jax.random.key_impl(jax.random.key(0))),
     }
+
+
+def _processor() -> str:
+    """The processor's name, which Python tells on some systems only."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 class MetricsLog:

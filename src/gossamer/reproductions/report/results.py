@@ -129,11 +129,17 @@ def _reproduction(folder: Path, summary: Mapping[str, Any]) -> Result:
         claims=claims,
         data=dict(summary["data"]),
         trainings=_trainings(folder / "verdicts.md"),
-        machine=f"{origin['platform']}, {origin['device_count']} × {origin['device_kind']}",
+        machine=_machine(origin),
         versions=_versions(origin),
         date=summary.get("date"),
         picture=picture if picture.exists() else None,
     )
+
+
+def _machine(origin: Mapping[str, Any]) -> str:
+    """Earlier results do not name their processor."""
+    processor = f"{origin['processor']}, {origin['cores']} cores, " if "processor" in origin else ""
+    return f"{processor}{origin['platform']}, {origin['device_count']} × {origin['device_kind']}"
 
 
 def _versions(origin: Mapping[str, Any]) -> str:
