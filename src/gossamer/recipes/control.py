@@ -108,7 +108,7 @@ _TUNED: dict[Search, dict[str, Any]] = {
     "reinforce": {
         "latent": 3,
         "penalty": 0.1,
-        "coefficient_regulariser": 0.1,
+        "coefficient_regulariser": 0.32,
         "step_size": 3.0,
         "exploration": 3.0,
     },
