@@ -134,6 +134,22 @@ def test_the_printed_bound_fails_where_one_late_step_contracts():
     assert printed_bounds(gossip)[-1] == pytest.approx(0.7**5)
 
 
+def test_the_printed_bound_by_hand():
+    """(9) with a Q written out: what the mean of all nodes does is no part of it."""
+    gossip = random_gossip(3, 6, 1, seed=4)
+    matrices, nodes = augmented(gossip), gossip.nodes
+    basis = np.linalg.qr(np.column_stack([np.ones(nodes), np.eye(nodes)[:, 1:]]))[0]
+    Q = basis[:, 1:].T
+    updates = np.pad(gossip.updates, ((0, 0), (0, nodes - 3), (0, 0)))
+    assert np.linalg.norm(updates.sum(1), axis=-1).max() > 1  # the mean moves
+    k = len(matrices) - 1
+    products = [np.linalg.multi_dot([*matrices[s:][::-1], np.eye(nodes)]) for s in range(k + 1)]
+    rate = max(np.linalg.norm(Q @ product @ Q.T, 2) for product in products)
+    bound = rate ** (k + 1) * np.linalg.norm(Q @ replay(gossip)[0])
+    bound += sum(rate ** (k + 1 - s) * np.linalg.norm(Q @ updates[s]) for s in range(k + 1))
+    assert printed_bounds(gossip)[-1] == pytest.approx(bound)
+
+
 def test_one_step_may_grow_and_long_products_contract():
     assert disagreement_norms(asynchronous_step()) == pytest.approx(1.35, abs=0.001)
     gossip = random_gossip(agents=4, iterations=120, delay=1, seed=3)

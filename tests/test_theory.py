@@ -1,6 +1,8 @@
 """The theorems' own identities, what must hold in every random family, and the counterexamples to what does not."""
 
 import itertools
+import json
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,16 @@ from gossamer.theory.policy_gradient_theorem import (
     scores,
     softmax_policy,
 )
-from gossamer.theory.primal_dual import dual_ascent, duality_gap, flow_error, lagrangian, slackness
+from gossamer.theory.primal_dual import (
+    Saddle,
+    dual_ascent,
+    duality_gap,
+    flow_error,
+    infeasibility,
+    lagrangian,
+    slackness,
+)
+from gossamer.theory.verdicts import ends_at_a_saddle
 
 SMALL = st.builds(
     random_family, st.integers(0, 10_000), states=st.just(6), actions=st.just(3), tasks=st.just(3)
@@ -150,8 +161,10 @@ def test_dual_ascent_finds_the_saddle_in_every_family(checks):
     """1e-6 is what is asked; ascent stops at 1e-8 and value iteration at 1e-9."""
     assert all(each.row_stochastic for each in checks)
     assert max(each.value_error for each in checks) < 1e-6
-    assert max(each.duality_gap for each in checks) < 1e-6
+    assert max(each.infeasibility for each in checks) < 1e-8
+    assert max(each.duality_gap for each in checks) < 1e-7
     assert max(each.slackness for each in checks) < 1e-6
+    assert ends_at_a_saddle(checks)
     assert max(each.steps for each in checks) < 1000
 
 
@@ -160,8 +173,81 @@ def test_any_step_leads_to_the_same_value(step):
     process = one_process(5)
     saddle = dual_ascent(process, step=step)
     np.testing.assert_allclose(saddle.value, value_iteration(process)[0], atol=1e-6)
-    assert duality_gap(process, saddle) < 1e-9
+    assert infeasibility(process, saddle) < 1e-8
+    assert duality_gap(process, saddle) < 1e-7  # twice the tolerance of ascent
     assert slackness(process, saddle) < 1e-6
+
+
+def own_saddle(process, policy):
+    """The value and the occupancy of a policy: a saddle point where the policy is optimal."""
+    return Saddle(values(process, policy)[0], occupancy(process, policy)[0], policy, steps=0)
+
+
+def first_actions(process):
+    return np.eye(process.actions)[np.zeros(process.states, int)]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda process, saddle: own_saddle(process, random_policy(process)),
+        lambda process, saddle: own_saddle(process, first_actions(process)),
+        lambda process, saddle: saddle._replace(value=saddle.value - 0.1),
+        lambda process, saddle: saddle._replace(dual=2 * saddle.dual),
+        lambda process, saddle: saddle._replace(dual=occupancy(process, random_policy(process))[0]),
+    ],
+    ids=["random policy", "deterministic policy", "value too low", "twice the mass", "another's occupancy"],
+)
+def test_what_is_no_saddle_point_has_a_duality_gap(broken):
+    process = one_process(5)
+    assert duality_gap(process, broken(process, dual_ascent(process))) > 0.01
+
+
+def test_infeasible_sides_are_seen():
+    """A value that is too high is feasible, and no saddle's."""
+    process = one_process(5)
+    saddle = dual_ascent(process)
+    for broken in (
+        own_saddle(process, first_actions(process)),
+        saddle._replace(value=saddle.value - 0.1),
+        saddle._replace(dual=2 * saddle.dual),
+        # conserves flow, and is negative where the saddle's policy does not act
+        saddle._replace(dual=2 * saddle.dual - occupancy(process, random_policy(process))[0]),
+    ):
+        assert infeasibility(process, broken) > 0.01
+    high = saddle._replace(value=saddle.value + 0.1)
+    assert infeasibility(process, high) < 1e-8
+    assert duality_gap(process, high) == pytest.approx(0.1)
+
+
+def test_identities_of_any_policy_do_not_make_a_saddle():
+    """μᵀv = Σ d r and d A = 0 hold for any deterministic policy, and once were all that was checked."""
+    process = one_process(5)
+    own = own_saddle(process, first_actions(process))
+    assert (own.dual * process.expected_reward[0]).sum() == pytest.approx(process.start @ own.value)
+    assert slackness(process, own) < 1e-9
+    assert infeasibility(process, own) > 0.01
+
+
+@pytest.mark.parametrize("policy", [random_policy, first_actions])
+def test_the_verdict_on_strong_duality_can_fail(monkeypatch, policy):
+    monkeypatch.setattr(
+        "gossamer.theory.corollary_1.dual_ascent", lambda process: own_saddle(process, policy(process))
+    )
+    assert not ends_at_a_saddle(check_random_families(1))
+
+
+def test_strong_duality_by_anothers_solver():
+    """(15), (25): the dual of (14), max Σ d r over occupancies, is worth μᵀv*."""
+    process = one_process(3)
+    states, actions = process.states, process.actions
+    leaving = np.repeat(np.eye(states), actions, axis=0)
+    arriving = process.discount * process.kernels[0].reshape(states * actions, states)
+    found = linprog(
+        -process.expected_reward[0].ravel(), A_eq=(leaving - arriving).T, b_eq=process.start, bounds=(0, None)
+    )
+    worth = process.start @ dual_ascent(process).value
+    assert -found.fun == pytest.approx(worth, abs=1e-6)  # the solver's tolerance
 
 
 @given(st.integers(0, 1000))
@@ -203,6 +289,15 @@ def test_dual_ascent_refuses_what_it_cannot_solve(monkeypatch):
 
 
 # Corollary 1
+
+
+def test_proposition_1_is_asked_of_the_mean_itself(monkeypatch):
+    family = random_family(0, states=4, actions=2, tasks=3)
+    process = averaged(family)
+    assert check(family).row_stochastic
+    monkeypatch.setattr("gossamer.theory.corollary_1.averaged", lambda family: process)
+    object.__setattr__(family, "kernels", family.kernels * 1.01)  # past what the class refuses
+    assert not check(family).row_stochastic
 
 
 def test_corollary_1_is_refuted(checks):
@@ -328,6 +423,21 @@ def test_the_repaired_lemma_holds_on_every_topology(agents):
     assert all(each.repaired and each.premise and each.contracts for each in cases)
 
 
+@pytest.mark.parametrize(
+    ("agents", "refused"),
+    [
+        (0, "agents is 0; it must be at least 1"),
+        (4, "random_regular and small_world are not defined for 4 agents"),
+        (5, "hypercube is not defined for 5 agents"),
+        (6, "hypercube is not defined for 6 agents; numbers that work for all topologies are 8, 16, 32, …"),
+    ],
+)
+def test_numbers_that_some_topology_refuses(agents, refused):
+    """The advice is one that no other topology refuses: the test above takes it."""
+    with pytest.raises(InputError, match=refused):
+        topology_cases(agents)
+
+
 def test_where_the_norm_is_one():
     _, lazy, isolated, one_round = named_cases()
     assert lazy.contracts
@@ -335,8 +445,9 @@ def test_where_the_norm_is_one():
     assert not one_round.contracts
     assert not isolated.repaired
     assert not one_round.repaired
-    assert isolated.rate == pytest.approx(1)
-    assert one_round.rate == pytest.approx(1)
+    assert isolated.stalls
+    assert one_round.stalls
+    assert not lazy.stalls
     period = weigh(topologies.one_peer_exponential(8), metropolis_hastings)
     assert case("a period", period).rate < 1e-9  # exact averaging after log2(8) rounds
 
@@ -375,6 +486,16 @@ def test_steps_meet_50():
             agreement.StepSizes(critic_power=powers[0], actor_power=powers[1])
     with pytest.raises(InputError, match="critic step is 0"):
         agreement.StepSizes(critic=0.0)
+    with pytest.raises(InputError, match="plateau is 0"):
+        agreement.StepSizes(plateau=0)
+
+
+def test_steps_hardly_fall_on_a_plateau():
+    """A round of number τ stands where round 2 - 1/τ would, 2 τ + 1 at 3."""
+    plain, slow = agreement.StepSizes(), agreement.StepSizes(plateau=100)
+    assert slow.at(1) == plain.at(1)
+    assert slow.at(201) == plain.at(3)
+    assert slow.at(100).critic > 0.5 * slow.at(1).critic
 
 
 def test_one_way_failures_keep_rows_and_the_expectation():
@@ -404,18 +525,40 @@ def test_permutations_meet_assumption_1_in_expectation_and_never_contract():
 
 @pytest.fixture(scope="module")
 def outcome():
-    (found,) = compatible.outcomes(compatible.contested, 1, agents=8, rounds=6000, seed=2)
+    (found,) = compatible.outcomes(compatible.contested, 1, agents=8, rounds=10_000, seed=2)
     return found
 
 
+def test_the_actor_is_slower_from_the_first_round_on():
+    """(50) asks it of the limit; of what is run it must be true as well."""
+    ratios = [compatible.STEPS.at(i).actor / compatible.STEPS.at(i).critic for i in (1, 100, 20_000)]
+    assert 1 > ratios[0] > ratios[1] > ratios[2]
+
+
 def test_agents_agree_on_a_stationary_point(outcome):
-    """Step sizes fall like i^−0.55, and the gradient with them: 1e-4 is two orders above what is seen."""
+    """What is left of both is in proportion to the last steps; bounds are five times what is seen."""
     course = outcome.course
     assert course.gradient[0] > 0.1
     assert course.gradient[-1] < 1e-4
-    assert course.disagreement[-1] < 1e-4 * course.disagreement[0]
+    assert course.disagreement[-1] < 4e-4 * course.disagreement[0]
     assert not outcome.growing
     assert 1e-4 < outcome.stationarity.objective_gradient < 0.05
+
+
+def test_stationarity_is_measured_from_where_the_run_began(outcome):
+    generator = np.random.default_rng(2)
+    actor = generator.normal(size=(2, 8, 2))[1].mean(0)
+    np.testing.assert_array_equal(outcome.course.initial_actor, actor)
+    gradient = compatible.objective_gradient(compatible.contested(2), actor)
+    assert outcome.stationarity.objective_gradient_at_start == pytest.approx(np.linalg.norm(gradient))
+
+
+@pytest.mark.parametrize(("half", "end", "grows"), [(1.0, 1.04, False), (1.0, 1.06, True), (2.0, 1.0, False)])
+def test_growth_is_that_of_the_second_half_of_the_rounds(half, end, grows, outcome):
+    rounds = outcome.course.round
+    norms = np.where(rounds < 10_000, 0.1, end)
+    norms[rounds == 5000] = half
+    assert outcome._replace(course=outcome.course._replace(actor_norm=norms)).growing is grows
 
 
 def test_without_combining_nobody_comes_to_the_averages_point():
@@ -482,7 +625,7 @@ def test_products_over_the_propositions_window_are_ergodic_and_do_not_contract()
     assert found.ergodic == 1
     assert found.norm > 1
     assert found.contracting_length is not None
-    assert found.contracting_length > found.length
+    assert found.length < found.contracting_length <= found.examined == 40
 
 
 def test_a_record_too_short_to_connect_is_refused():
@@ -497,8 +640,8 @@ def test_the_reproduction_gives_a_verdict_on_each_statement(tmp_path, monkeypatc
     small = {
         "_FAMILIES": 15,
         "_ROUNDS": 300,
-        "_PROBLEMS": 2,
-        "_STEPS": 4000,
+        "_PROBLEMS": 1,
+        "_STEPS": 10_000,
         "_RECORDS": 3,
         "_ITERATIONS": 60,
     }
@@ -506,8 +649,19 @@ def test_the_reproduction_gives_a_verdict_on_each_statement(tmp_path, monkeypatc
         monkeypatch.setattr(f"gossamer.reproductions.theory.{name}", value)
     folder, claims = reproduce(REPRODUCTIONS["diffdac-theory"], out=tmp_path, runs=tmp_path / "runs")
     assert (folder / "picture.png").stat().st_size > 10_000
-    assert "| training |" not in (folder / "verdicts.md").read_text()
-    assert '"theorem_3"' in (folder / "summary.json").read_text()
+    written = (folder / "verdicts.md").read_text()
+    assert "| training |" not in written
+    assert "--seeds has no effect" in written.splitlines()[0]
+    data = json.loads((folder / "summary.json").read_text())["data"]
+    assert {"lemma_1", "theorem_3", "asynchrony"} < data.keys()
+    ring = data["theorem_2"]["ring"]
+    left, before, norm = (
+        np.array(ring[f"{name}_every_20_rounds"])
+        for name in ("disagreement", "disagreement_before_combining", "norm")
+    )
+    assert len(left) == 15
+    assert (left <= ring["rate"] * before + 1e-6 * norm).all()
+    assert (left > 0.5 * ring["rate"] * before).any()
     verdicts = {claim.text: claim.verdict for claim in claims}
     holding = [text for text, verdict in verdicts.items() if verdict == "holds"]
     assert [text.partition(":")[0] for text in holding] == [
@@ -516,6 +670,7 @@ def test_the_reproduction_gives_a_verdict_on_each_statement(tmp_path, monkeypatc
         "Strong duality and complementary slackness (15), (17), (25)",
         "Theorem 1",
         "Lemma 1 for connected, doubly stochastic C with a positive diagonal (ours)",
+        "Where a round's graph is not connected ‖C − J‖₂ is 1 (ours)",
         "Theorem 2",
         "(66)-(67)",
         "The same, for links that fail one way with probability 0.5",
@@ -525,4 +680,9 @@ def test_the_reproduction_gives_a_verdict_on_each_statement(tmp_path, monkeypatc
         "Longer products contract (ours)",
     ]
     assert set(verdicts.values()) == {"holds", "does not hold"}
-    assert len(verdicts) == 23
+    assert len(verdicts) == 24
+    assert not any("|" in claim.text + claim.evidence for claim in claims)  # they stand in a table
+    evidence = {claim.text: claim.evidence for claim in claims}
+    by_another = evidence["Theorem 1 with a critic's v, any other (step (b) of (59))"]
+    assert re.search(r" \d\.\de[-+]\d\d at least", by_another)  # not 0.00, nor more than there is
+    assert evidence["Longer products contract (ours)"].endswith(" to 30 iterations")

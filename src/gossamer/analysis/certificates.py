@@ -151,7 +151,10 @@ def exact_bounds(gossip: Gossip) -> Float[np.ndarray, " iteration"]:
 
 
 def printed_bounds(gossip: Gossip) -> Float[np.ndarray, " iteration"]:
-    """Proposition 1 as printed (9): α Σ_s λ^{k+1−s} ‖G(s)‖ + λ^{k+1} ‖Q X(0)‖, with λ = sup_s ‖Q P̃(k)⋯P̃(s) Qᵀ‖.
+    """Proposition 1 as printed (9): λ^{k+1} ‖Q X(0)‖ + α Σ_s λ^{k+1−s} ‖Q G(s)‖, with λ = sup_s ‖Q P̃(k)⋯P̃(s) Qᵀ‖.
+
+    The text's λ is the second singular value of these products, read here as their norm on disagreements: their largest
+    once that of 1 is removed. Its next display is for equal initial parameters and has ‖G(s)‖, which is no less.
 
     Not a bound: λ stands for products of any length but is raised to their length, as though norms of longer products
     were powers of those of shorter ones.
@@ -161,7 +164,7 @@ def printed_bounds(gossip: Gossip) -> Float[np.ndarray, " iteration"]:
         >>> [float(each(gossip)[-1].round(3)) for each in (distances, exact_bounds, printed_bounds)]
         [0.7, 0.7, 0.168]
     """
-    sizes = np.linalg.norm(gossip.updates, axis=(1, 2))
+    sizes = np.array([_spread(update) for update in _of_nodes(gossip)])
     start = _spread(replay(gossip)[0])
     bounds = []
     for norms in _norms_of_products(augmented(gossip)):

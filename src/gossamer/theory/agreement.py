@@ -38,11 +38,13 @@ _ROUNDOFF = 1e-6  # of float32, relative to the parameters, after a few products
 class StepSizes:
     """α_i = a / i^p for the critic and β_i = b / i^q for the actor, i = 1, 2, …; plain gradient steps.
 
+    With a ``plateau`` of τ rounds, (τ + i − 1) / τ stands for i: for about so long steps hardly fall.
+
     Assumption 3 prints Σ α_i = Σ β_i (50). Σ α_i = Σ β_i = ∞ is meant, which is what is used, and follows from
     p, q ≤ 1; squares are summable as 1/2 < p, q, and β_i / α_i → 0 as p < q.
 
     Raises:
-        InputError: a step that is not positive, or powers that break (50).
+        InputError: a step that is not positive, powers that break (50), or a plateau below 1.
 
     Example:
         >>> StepSizes().at(jnp.array(1))
@@ -57,6 +59,7 @@ class StepSizes:
     actor: float = 0.02
     critic_power: float = 0.8
     actor_power: float = 1.0
+    plateau: int = 1
 
     def __post_init__(self) -> None:
         require_positive("critic step", self.critic)
@@ -66,10 +69,11 @@ class StepSizes:
                 f"powers are {self.critic_power} (critic) and {self.actor_power} (actor); they must be above 1/2,"
                 " at most 1, and the critic's the smaller"
             )
+        require_at_least("plateau", self.plateau, 1)
 
-    def at(self, round: Int[Array, ""]) -> ActorCritic:
+    def at(self, round: Int[Array, ""] | int) -> ActorCritic:
         """Both steps of a round, the first of which is 1."""
-        i = jnp.asarray(round, jnp.float32)
+        i = (self.plateau + round - 1) / self.plateau
         return ActorCritic(actor=self.actor / i**self.actor_power, critic=self.critic / i**self.critic_power)
 
 

@@ -25,7 +25,8 @@ class Study(NamedTuple):
 
     ``ratio`` and ``printed_ratio`` are medians of distance over bound; ``length`` is the largest τ + B, ``ergodic`` the
     share of products over τ + B that are ergodic, ``norm`` their largest norm, and ``contracting_length`` how long
-    products must be for all norms to be below one, in the record that takes longest; None if some record is too short.
+    products must be for all norms to be below one, in the record that takes longest, of up to ``examined`` iterations;
+    None if some record is too short.
     """
 
     moments: int
@@ -37,6 +38,7 @@ class Study(NamedTuple):
     ergodic: float
     norm: float
     contracting_length: int | None
+    examined: int
 
 
 def study(agents: int, iterations: int, records: int, delay: int, seed: int = 0) -> Study:
@@ -68,6 +70,7 @@ def study(agents: int, iterations: int, records: int, delay: int, seed: int = 0)
         ergodic=float(np.concatenate([are_ergodic(*pair) for pair in pairs]).mean()),
         norm=float(max(contraction_norms(*pair).max() for pair in pairs)),
         contracting_length=None if None in contracting else max(each or 0 for each in contracting),
+        examined=_longest(gossips[0]),
     )
 
 
@@ -80,10 +83,15 @@ def contracting_length(gossip: Gossip) -> int | None:
         >>> contracting_length(random_gossip(agents=2, iterations=30, delay=0, seed=0))
         4
     """
-    lengths = range(1, len(gossip.weights) // 2 + 1)
+    lengths = range(1, _longest(gossip) + 1)
     expanding = [length for length in lengths if contraction_norms(gossip, length).max() >= 1]
     first = max(expanding, default=0) + 1
     return first if first in lengths else None
+
+
+def _longest(gossip: Gossip) -> int:
+    """Half of a record: of longer products there are few."""
+    return len(gossip.weights) // 2
 
 
 def _window(gossip: Gossip) -> int:

@@ -21,7 +21,7 @@ from gossamer.theory.families import (
     random_family,
     value_iteration,
 )
-from gossamer.theory.primal_dual import dual_ascent, duality_gap, slackness
+from gossamer.theory.primal_dual import dual_ascent, duality_gap, infeasibility, slackness
 
 Actions = Int[np.ndarray, " state"]
 
@@ -40,6 +40,7 @@ class Check(NamedTuple):
 
     row_stochastic: bool
     value_error: float
+    infeasibility: float
     duality_gap: float
     slackness: float
     saddle_value: float
@@ -76,14 +77,17 @@ def check(family: Family) -> Check:
         >>> round(found.gap, 3), found.beaten(), found.misvalued()
         (0.4, True, True)
     """
+    # Of the mean itself, as ``averaged`` makes a process of no other.
+    row_stochastic = is_row_stochastic(family.kernels.mean(0))
     process = averaged(family)
     saddle = dual_ascent(process)
     earned = objective(family, saddle.policy)
     best, exact = best_deterministic(family, [saddle.policy])
     highest = float((value_iteration(family) @ family.start).mean())
     return Check(
-        row_stochastic=is_row_stochastic(process.kernels),
+        row_stochastic=row_stochastic,
         value_error=float(np.abs(saddle.value - value_iteration(process)[0]).max()),
+        infeasibility=infeasibility(process, saddle),
         duality_gap=duality_gap(process, saddle),
         slackness=slackness(process, saddle),
         saddle_value=float(family.start @ saddle.value),

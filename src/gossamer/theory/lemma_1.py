@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.sparse import csr_array
 
-from gossamer.errors import InputError
+from gossamer.errors import InputError, require_at_least
 from gossamer.mixing import (
     RULES,
     consensus_rate,
@@ -27,7 +27,7 @@ COUNTEREXAMPLE = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0]])
 """Primitive, doubly stochastic, trace above 0, and ‖C − J‖₂ = 1: agents 0 and 2 hear the same, 1 and 2 swap."""
 
 _NOT_CONNECTED = ("isolated", "edge_list")  # an edge list may be anything
-_BELOW_ONE = 1 - 1e-9  # rounding of a singular value
+_ROUNDOFF = 1e-9  # of a singular value
 
 
 class Case(NamedTuple):
@@ -45,7 +45,12 @@ class Case(NamedTuple):
     @property
     def contracts(self) -> bool:
         """Whether the norm is below one."""
-        return self.rate < _BELOW_ONE
+        return self.rate < 1 - _ROUNDOFF
+
+    @property
+    def stalls(self) -> bool:
+        """Whether the norm is one, but for rounding: some disagreement stays as it was."""
+        return abs(self.rate - 1) <= _ROUNDOFF
 
 
 def case(name: str, phases: Sequence[csr_array] | Float[np.ndarray, "agent agent"]) -> Case:
@@ -90,15 +95,15 @@ def topology_cases(agents: int = 16) -> tuple[Case, ...]:
     A time-varying one by the product over a period.
 
     Raises:
-        InputError: a number of agents for which some topology is undefined, a hypercube's at 6, say.
+        InputError: a number of agents for which some topology is undefined, a hypercube's at 6, say; powers of two
+            from 8 on work for all.
 
     Example:
         >>> cases = topology_cases(8)
         >>> all(each.contracts for each in cases if each.repaired)
         True
     """
-    graphs = [named(name, agents) for name in NAMES if name not in _NOT_CONNECTED]
-    found = [_case_of(graph, name) for graph in graphs for name in RULES]
+    found = [_case_of(graph, name) for graph in _connected_graphs(agents) for name in RULES]
     return tuple(each for each in found if each is not None)
 
 
@@ -111,6 +116,26 @@ def one_norm(C: Float[np.ndarray, "agent agent"]) -> float:
         1.76
     """
     return float(np.linalg.norm(C - 1 / len(C), 1))
+
+
+def _connected_graphs(agents: int) -> list[Topology]:
+    """All at once, so that what is refused names numbers that none refuses."""
+    require_at_least("agents", agents, 1)
+    graphs, refused = [], []
+    for name in NAMES:
+        if name in _NOT_CONNECTED:
+            continue
+        try:
+            graphs.append(named(name, agents))
+        except InputError:
+            refused.append(name)
+    if refused:
+        are = "is" if len(refused) == 1 else "are"
+        raise InputError(
+            f"{' and '.join(refused)} {are} not defined for {agents} agents; numbers that work for all"
+            " topologies are 8, 16, 32, …"
+        )
+    return graphs
 
 
 def _case_of(graph: Topology, rule: str) -> Case | None:

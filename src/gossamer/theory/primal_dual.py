@@ -90,21 +90,55 @@ def dual_ascent(process: Family, step: float = 1.0, tolerance: float = 1e-8) -> 
     raise InputError(f"tolerance is {tolerance}; it was not reached in {_MOST_STEPS} steps, ask for less")
 
 
-def duality_gap(process: Family, saddle: Saddle) -> float:
-    """|μᵀv* − Σ_sa d*(s, a) Σ_t P(t|s, a) r(s, a, t)|, zero by strong duality (15), (25).
+def infeasibility(process: Family, saddle: Saddle) -> float:
+    """By how much v* breaks a constraint of (14), or d* one of its dual: the largest of A(s, a), −d and ``flow_error``.
+
+    Zero at a saddle point; of a policy's own value and occupancy, only where it is optimal in every state.
 
     Example:
         >>> from gossamer.theory.families import averaged, retrying
         >>> process = averaged(retrying())
-        >>> duality_gap(process, dual_ascent(process)) < 1e-9
+        >>> infeasibility(process, dual_ascent(process)) < 1e-8
+        True
+        >>> policy = process.uniform_policy
+        >>> own = Saddle(values(process, policy)[0], occupancy(process, policy)[0], policy, steps=0)
+        >>> round(infeasibility(process, own), 3)
+        0.074
+    """
+    above = advantages(process, saddle.value[None])[0].max()
+    return max(0.0, float(above), -float(saddle.dual.min()), flow_error(process, saddle.dual))
+
+
+def duality_gap(process: Family, saddle: Saddle) -> float:
+    """max_d L(v*, d) − min_v L(v, d*), what both sides gain by moving: zero at a saddle point (15).
+
+    μᵀv* = Σ_sa d*(s, a) r(s, a) of (25) would not do: any policy's own value and occupancy have that. L is linear in
+    either, so it is largest with all of d on the pair with the largest A (24), or none if none is above zero, and
+    smallest with v moved against ∇_v L in every state. Away from a saddle point both would be infinite: here d has
+    at most twice an occupancy's mass 1 / (1 − γ), and v is within 1 of v*.
+
+    Example:
+        >>> from gossamer.theory.families import averaged, retrying
+        >>> process = averaged(retrying())
+        >>> saddle = dual_ascent(process)
+        >>> duality_gap(process, saddle) < 1e-7
+        True
+        >>> duality_gap(process, saddle._replace(value=saddle.value + 0.1)) > 0.09
         True
     """
-    dual = float((saddle.dual * process.expected_reward[0]).sum())
-    return abs(float(process.start @ saddle.value) - dual)
+    advantage = advantages(process, saddle.value[None])[0]
+    best_dual = np.zeros_like(advantage)
+    if advantage.max() > 0:
+        best_dual.flat[advantage.argmax()] = 2 / (1 - process.discount)
+    best_value = saddle.value + np.sign(_flow(process, saddle.dual))
+    return lagrangian(process, saddle.value, best_dual) - lagrangian(process, best_value, saddle.dual)
 
 
 def slackness(process: Family, saddle: Saddle) -> float:
-    """max_sa |d*(s, a) A(s, a)|, zero by complementary slackness (17)."""
+    """max_sa |d*(s, a) A(s, a)|, zero by complementary slackness (17).
+
+    It is also for any deterministic policy's own value and occupancy: only beside ``infeasibility`` does it say more.
+    """
     return float(np.abs(saddle.dual * advantages(process, saddle.value[None])[0]).max())
 
 
@@ -118,5 +152,10 @@ def flow_error(process: Family, dual: Float[np.ndarray, "state action"]) -> floa
         >>> flow_error(process, occupancy(process, process.uniform_policy)[0]) < 1e-9
         True
     """
+    return float(np.abs(_flow(process, dual)).max())
+
+
+def _flow(process: Family, dual: Float[np.ndarray, "state action"]) -> Float[np.ndarray, " state"]:
+    """−∇_v L(v, d), for any v: what d has in a state, less what starts and arrives there."""
     arriving = np.einsum("sa,sat->t", dual, process.kernels[0])
-    return float(np.abs(dual.sum(1) - process.start - process.discount * arriving).max())
+    return dual.sum(1) - process.start - process.discount * arriving

@@ -22,10 +22,9 @@ from gossamer.theory.lemma_1 import Case, named_cases, one_norm, topology_cases
 from gossamer.theory.policy_gradient_theorem import check_theorem_1
 from gossamer.theory.verdicts import (
     contracts_at_once,
-    has_no_duality_gap,
+    ends_at_a_saddle,
     is_ergodic,
     is_never_beaten,
-    is_slack_where_it_must,
     is_the_gradient,
     is_within,
     reaches_the_value,
@@ -66,7 +65,7 @@ def theorem_1(families: int = 100, parameters: int = 6, seed: int = 0) -> list[T
     rows = [
         ("v = v^π of the policy: largest relative error", f"{own.max():.1e}", verdict(is_the_gradient(own))),
         ("another v: median relative error", f"{np.median(other):.2f}", "no gradient"),
-        ("another v: smallest relative error", f"{other.min():.2f}", ""),
+        ("another v: smallest relative error", f"{other.min():.1e}", ""),
     ]
     return [_table(f"Theorem 1 in {families} random families", rows)]
 
@@ -113,7 +112,7 @@ def theorem_2(agents: int = 8, rounds: int = 2000, seed: int = 0) -> list[Table]
     return [table]
 
 
-def theorem_3(problems: int = 8, agents: int = 8, rounds: int = 10_000, seed: int = 0) -> list[Table]:
+def theorem_3(problems: int = 8, agents: int = 8, rounds: int = 20_000, seed: int = 0) -> list[Table]:
     """Theorem 3: where diffusion of exact gradients ends, with a linear critic on compatible features.
 
     Args:
@@ -163,7 +162,11 @@ def certificates(
         ("norm of one step, ring of 4, delay 1", f"{float(disagreement_norms(asynchronous_step())):.2f}", ""),
         ("products over τ + B that are ergodic", f"{found.ergodic:.0%}", verdict(is_ergodic(found))),
         ("largest norm of products over τ + B", f"{found.norm:.2f}", verdict(contracts_at_once(found))),
-        ("length from which norms are below 1", _length(found.contracting_length), f"τ + B ≤ {found.length}"),
+        (
+            f"length from which norms are below 1, of up to {found.examined}",
+            _length(found.contracting_length),
+            f"τ + B ≤ {found.length}",
+        ),
     ]
     return [_table(f"GALA's propositions: {records} random records, {iterations} iterations each", rows)]
 
@@ -196,6 +199,7 @@ def _of_families(checks: Sequence[Check]) -> Table:
     count = len(checks)
     gap = max(each.gap for each in checks)
     error = max(each.value_error for each in checks)
+    infeasible = max(each.infeasibility for each in checks)
     duality = max(each.duality_gap for each in checks)
     slack = max(each.slackness for each in checks)
     rows = [
@@ -205,8 +209,9 @@ def _of_families(checks: Sequence[Check]) -> Table:
             "",
         ),
         ("largest |v* − value iteration on P̄|", f"{error:.1e}", verdict(reaches_the_value(checks))),
-        ("largest duality gap (15), (25)", f"{duality:.1e}", verdict(has_no_duality_gap(checks))),
-        ("largest |d A| (17)", f"{slack:.1e}", verdict(is_slack_where_it_must(checks))),
+        ("largest infeasibility of v* or d* (14), (18)", f"{infeasible:.1e}", ""),
+        ("largest |d A| (17)", f"{slack:.1e}", ""),
+        ("largest duality gap (15), (25)", f"{duality:.1e}", verdict(ends_at_a_saddle(checks))),
         ("μᵀv* cannot be the maximum (2 i)", _share(misvalued, count), verdict(values_the_maximum(checks))),
         ("π* is beaten on (1/N) Σ J (2 ii)", _share(beaten, count), verdict(is_never_beaten(checks))),
         ("largest gap, of what π* earns", f"{gap:.1%}", ""),
