@@ -232,14 +232,14 @@ def draw_courses(axis: Axes, label: str, seeds: Sequence[Course], style: Style) 
         axis.fill_between(grid, low, high, color=style.colour, alpha=0.2, linewidth=0)
 
 
-def label_axis(axis: Axes, title: str, x: str, y: str) -> None:
-    """Title, names of both axes, a light grid, no frame, and a legend if anything has a label."""
+def label_axis(axis: Axes, title: str, x: str, y: str, legend: bool = True) -> None:
+    """Title, names of both axes, a light grid, no frame, and a legend if it shall have one and anything has a label."""
     axis.set_title(title, fontsize="medium")
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    if axis.get_legend_handles_labels()[0]:
+    if legend and axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize="small")
 
 

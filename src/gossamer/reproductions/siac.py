@@ -282,8 +282,9 @@ def _others(run: Path) -> list[Course]:
 
 
 def _stability_picture(panels: Mapping[str, Mapping[str, Sequence[Course]]], title: str) -> Figure:
-    figure = Figure(figsize=(11, 4.2), dpi=150, layout="constrained")
-    for axis, (name, scaled) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    figure = Figure(figsize=(11, 4.5), dpi=150, layout="constrained")
+    axes = figure.subplots(1, len(panels))
+    for axis, (name, scaled) in zip(axes, panels.items(), strict=True):
         for kind, (colour, line) in zip(
             scaled, styles([kind.partition("-")[0] for kind in scaled]), strict=True
         ):
@@ -293,13 +294,16 @@ def _stability_picture(panels: Mapping[str, Mapping[str, Sequence[Course]]], tit
             label = f"{_STABILITY_LABELS[kind]}, {len(values)} seeds"
             axis.plot(epochs, middle, color=colour, linestyle=line, label=label)
             axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
-        axis.set_ylim(-0.02, 1.1)
-        label_axis(
-            axis,
-            name,
+        axis.set_ylim(-0.02, 1.05)
+        words = (
             "epochs of 5 episodes in each environment",
             "test return, lowest 0 to highest 1 (band: quartiles)",
         )
+        label_axis(axis, name, *words, legend=False)
+    # One for both: curves fill the panels.
+    figure.legend(
+        handles=axes[0].get_lines(), loc="outside lower center", ncols=3, frameon=False, fontsize="small"
+    )
     figure.suptitle(f"{title}; median and quartiles over seeds")
     return figure
 
