@@ -677,7 +677,7 @@ def test_the_reproduction_gives_a_verdict_on_each_statement(tmp_path, monkeypatc
         "Theorem 3",
         "GALA, proposition 1 with norms of the products that there were (its proof)",
         "GALA, proposition 2",
-        "GALA: longer products contract (ours)",
+        "GALA, longer products contract (ours)",
     ]
     assert set(verdicts.values()) == {"holds", "does not hold"}
     assert len(verdicts) == 24
@@ -685,4 +685,4 @@ def test_the_reproduction_gives_a_verdict_on_each_statement(tmp_path, monkeypatc
     evidence = {claim.text: claim.evidence for claim in claims}
     by_another = evidence["Theorem 1 with a critic's v, any other (step (b) of (59))"]
     assert re.search(r" \d\.\de[-+]\d\d at least", by_another)  # not 0.00, nor more than there is
-    assert evidence["GALA: longer products contract (ours)"].endswith(" to 30 iterations")
+    assert evidence["GALA, longer products contract (ours)"].endswith(" to 30 iterations")

@@ -271,7 +271,7 @@ def _asynchrony(found: Study) -> list[Claim]:
             f"it is up to {found.norm:.2f}, for τ + B up to {found.length}",
         ),
         _claim(
-            "GALA: longer products contract (ours)",
+            "GALA, longer products contract (ours)",
             contracts is not None,
             f"all norms are below 1 for {lengths}",
         ),
