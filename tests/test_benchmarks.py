@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import gala, pong
+from benchmarks import dist_mtps, gala, pong
 from benchmarks.successive import SuccessiveSiAC
 
 from gossamer.algorithms import SiAC
@@ -111,3 +111,18 @@ def test_an_update_for_each_transition_is_that_many_steps_of_adam():
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4), found.optimiser, expected.optimiser
     )
+
+
+def test_a_pattern_search_walks_beyond_where_it_began():
+    """Of a quadratic about penalty 1 and 4 columns, from far away; it stops where no neighbour is better."""
+
+    def score(choice):
+        return {"greedy": -((np.log10(choice["penalty"]) - 0) ** 2) - (choice["latent"] - 4) ** 2}
+
+    tried = dist_mtps.pattern_search({"latent": 1, "penalty": 0.01}, score)
+    assert (tried[0]["latent"], tried[0]["penalty"]) == (4, 1.0)
+    values = [row["greedy"] for row in tried]
+    assert values == sorted(values, reverse=True)
+    choices = {(row["latent"], row["penalty"]) for row in tried}
+    assert len(choices) == len(tried) < dist_mtps.MOST
+    assert {(3, 1.0), (5, 1.0), (4, 3.2), (4, 0.32)} <= choices  # all around the best

@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gossamer.algorithms import A2C
+from gossamer.algorithms import A2C, DistMTPS, Reinforce, SiAC
+from gossamer.environments import Acrobot, spaces_of
 from gossamer.errors import InputError
 from gossamer.experience import Steps
 from gossamer.experiment import build, population_shape, tree_bytes
@@ -96,6 +97,23 @@ def test_the_shape_of_the_population_is_known_beforehand():
 def test_refuses(changes, sentence):
     with pytest.raises(InputError, match=sentence):
         build(small_experiment(**changes))
+
+
+@pytest.mark.parametrize("algorithm", [SiAC, DistMTPS])
+def test_refuses_actions_that_the_algorithm_has_no_policy_for(algorithm):
+    experiment = small_experiment(environment=Acrobot(), algorithm=algorithm(spaces_of(Acrobot())), tasks=1)
+    message = f"{algorithm.__name__} needs bounded actions and the environment has Discrete.*; use A2C"
+    with pytest.raises(InputError, match=message):
+        build(replace(experiment, agents=1, topology="isolated"))
+
+
+@pytest.mark.parametrize("algorithm", [DistMTPS, Reinforce])
+def test_refuses_pieces_of_episodes_where_whole_ones_are_needed(algorithm):
+    experiment = small_experiment(experience=Steps(5))
+    whole = algorithm(spaces_of(experiment.environment))
+    message = f"{algorithm.__name__} learns from whole episodes and experience is Steps.*; use Episodes"
+    with pytest.raises(InputError, match=message):
+        build(replace(experiment, algorithm=whole))
 
 
 def test_refuses_a_disconnected_edge_list(tmp_path):

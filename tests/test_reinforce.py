@@ -11,7 +11,7 @@ from gossamer import Experiment, train
 from gossamer.algorithms import Reinforce, adapt, combine
 from gossamer.environments import Acrobot, CartPoleBalance, spaces_of
 from gossamer.errors import InputError
-from gossamer.experience import Episodes, Steps
+from gossamer.experience import Episodes
 from gossamer.experiment import build
 from gossamer.records import read_metrics
 from gossamer.types import Box, Discrete, Spaces, Trajectory
@@ -112,19 +112,28 @@ def test_agents_that_diffuse_policy_gradients_learn(tmp_path):
     )
     rows = read_metrics(train(experiment, tmp_path / "run") / "metrics.jsonl")
     returns = [row["episodic_return"] for row in rows]
-    # poles that fall at once stay up for some 20 steps of 60; in a run of the seeds 0 to 4 the end was 51 to 59
+    # of seeds 0 to 4 each begins at 24 to 26 steps upright and ends at 57 to 60 of 60
     assert np.mean(returns[:3]) < 30
-    assert np.mean(returns[-5:]) > 45
+    assert np.mean(returns[-5:]) > 50
 
 
-def test_it_needs_whole_episodes_and_bounded_or_discrete_actions():
+class Unbounded(CartPoleBalance):
+    """A force without an end."""
+
+    @property
+    def action_space(self):
+        return Box(1, np.inf)
+
+
+def test_it_needs_bounded_or_discrete_actions():
     reinforce = Reinforce(spaces_of(Acrobot()))
     acrobot = Experiment(Acrobot(), reinforce, Episodes(1), agents=1, tasks=1, topology="isolated")
     build(acrobot)
     with pytest.raises(
-        InputError, match=r"Reinforce learns from whole episodes and experience is Steps.*use Episodes"
+        InputError,
+        match=r"Reinforce needs bounded or discrete actions and the environment has Box\(.*inf.*use A2C",
     ):
-        build(replace(acrobot, experience=Steps(5)))
+        build(replace(acrobot, environment=Unbounded()))
 
 
 @pytest.mark.parametrize(

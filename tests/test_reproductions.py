@@ -85,6 +85,9 @@ def test_difference_interval_is_welchs():
     _, low, high = difference_interval(first, second, level=0.9)
     expected = scipy.stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.9)
     np.testing.assert_allclose([low, high], [expected.low, expected.high])
+
+
+def test_of_seeds_that_are_all_alike_the_difference_is_known():
     assert difference_interval(np.full(3, 2.0), np.full(2, 0.5)) == (1.5, 1.5, 1.5)
 
 

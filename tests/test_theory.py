@@ -162,7 +162,7 @@ def test_dual_ascent_finds_the_saddle_in_every_family(checks):
     assert all(each.row_stochastic for each in checks)
     assert max(each.value_error for each in checks) < 1e-6
     assert max(each.infeasibility for each in checks) < 1e-8
-    assert max(each.duality_gap for each in checks) < 1e-7
+    assert max(each.duality_gap for each in checks) < 1e-9
     assert max(each.slackness for each in checks) < 1e-6
     assert ends_at_a_saddle(checks)
     assert max(each.steps for each in checks) < 1000
@@ -174,7 +174,7 @@ def test_any_step_leads_to_the_same_value(step):
     saddle = dual_ascent(process, step=step)
     np.testing.assert_allclose(saddle.value, value_iteration(process)[0], atol=1e-6)
     assert infeasibility(process, saddle) < 1e-8
-    assert duality_gap(process, saddle) < 1e-7  # twice the tolerance of ascent
+    assert duality_gap(process, saddle) < 1e-9
     assert slackness(process, saddle) < 1e-6
 
 
@@ -536,11 +536,11 @@ def test_the_actor_is_slower_from_the_first_round_on():
 
 
 def test_agents_agree_on_a_stationary_point(outcome):
-    """What is left of both is in proportion to the last steps; bounds are five times what is seen."""
+    """Both fall with the steps: 10,000 rounds leave a gradient of 1.9e-5 and 8.0e-5 of the disagreement."""
     course = outcome.course
     assert course.gradient[0] > 0.1
     assert course.gradient[-1] < 1e-4
-    assert course.disagreement[-1] < 4e-4 * course.disagreement[0]
+    assert course.disagreement[-1] < 1e-4 * course.disagreement[0]
     assert not outcome.growing
     assert 1e-4 < outcome.stationarity.objective_gradient < 0.05
 
@@ -640,7 +640,7 @@ def test_the_reproduction_gives_a_verdict_on_each_statement(tmp_path, monkeypatc
     small = {
         "_FAMILIES": 15,
         "_ROUNDS": 300,
-        "_PROBLEMS": 1,
+        "_PROBLEMS": 2,
         "_STEPS": 10_000,
         "_RECORDS": 3,
         "_ITERATIONS": 60,

@@ -294,7 +294,7 @@ def _data(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
-def _generator_of(leaf: Any) -> Any:
+def _prng_impl(leaf: Any) -> Any:
     found: list[Any] = []
     # jax names the generator of a traced key, but not of a ``ShapeDtypeStruct``.
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), leaf)
@@ -325,7 +325,7 @@ def _as_like(arrays: Sequence[np.ndarray], like: Any) -> Any:
 
 def _convert(array: np.ndarray, leaf: Any) -> Any:
     if _is_key(leaf):
-        return jax.random.wrap_key_data(jnp.array(array), impl=_generator_of(leaf))
+        return jax.random.wrap_key_data(jnp.array(array), impl=_prng_impl(leaf))
     if isinstance(leaf, np.generic):
         return array[()]
     if isinstance(leaf, np.ndarray):

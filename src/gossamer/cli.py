@@ -132,7 +132,7 @@ def _parse(function: Any, arguments: Sequence[str], command: str, advice: str = 
             )
     except SystemExit as exit_:
         if exit_.code == 2:
-            raise InputError(_sentence(complaint.getvalue(), program)) from None
+            raise InputError(_sentence(complaint.getvalue())) from None
         raise
     if unknown:
         flags = _flags(function, config, **options)
@@ -154,7 +154,7 @@ def _refuse_repeated(arguments: Sequence[str]) -> None:
         )
 
 
-def _sentence(box: str, program: str) -> str:
+def _sentence(box: str) -> str:
     """What tyro says in a box, as one line in our own manner: the text above the box's first rule."""
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     # Where the output is no terminal, rules are dashes, and one of them stands above the text too.
@@ -162,14 +162,13 @@ def _sentence(box: str, program: str) -> str:
     text = " ".join(line for line in itertools.takewhile(lambda line: not _is_rule(line), begun) if line)
     for pattern, ours in _OURS:
         text = re.sub(pattern, ours, text)
-    return text.replace(_PROGRAM_HERE, program)
+    return text
 
 
 def _is_rule(line: str) -> bool:
     return line.startswith(("─", "╰", "---"))
 
 
-_PROGRAM_HERE = "PROGRAM"
 _OURS = (
     # Which dataclass a bad field stands in is our affair.
     (r"^Error parsing (?!-)[\w.]+: ", ""),
@@ -180,12 +179,9 @@ _OURS = (
     (r"^Error parsing (\S+): could not convert string to float: (.*)$", r"\1 is \2; it must be a number"),
     (
         r"^Error parsing (\S+): Could not find valid parse for arguments: (.*)$",
-        rf"\1 is \2; {_PROGRAM_HERE} --help says what it accepts",
+        r"\1 is \2; --help says what it accepts",
     ),
-    (
-        r"^Missing value for argument '(\S+)'\..*$",
-        rf"\1 has no value; {_PROGRAM_HERE} --help says what it accepts",
-    ),
+    (r"^Missing value for argument '(\S+)'\..*$", r"\1 has no value; --help says what it accepts"),
     (
         r"^invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*)\)\.$",
         r"\2 is \1; it must be one of \3",

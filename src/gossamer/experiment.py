@@ -7,7 +7,7 @@ everything else. Nothing here runs, reads or writes a run.
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int
 from scipy.sparse import csr_array
 
-from gossamer.algorithms.dist_mtps import DistMTPS
-from gossamer.algorithms.protocol import Averaging, Cyclic
-from gossamer.algorithms.reinforce import Reinforce
-from gossamer.algorithms.siac import SiAC
+from gossamer.algorithms.protocol import ActionKind, Averaging, Cyclic, Needs
 from gossamer.environments import Environment, HostEnvironment, TaskSet, spaces_of
 from gossamer.environments.soundness import require_sound
 from gossamer.errors import InputError, require_at_least, require_choice
@@ -414,19 +411,13 @@ def _fitted(experiment: Experiment, links: Links) -> Any:
     """The algorithm with the environment's spaces, and with the graph's neighbours where it must know them."""
     environment, algorithm = experiment.environment, experiment.algorithm
     spaces = spaces_of(environment)
-    name, bounded = (
-        type(algorithm).__name__,
-        isinstance(spaces.action, Box) and np.isfinite(spaces.action.bound),
-    )
-    if isinstance(algorithm, SiAC | DistMTPS) and not bounded:
+    name = type(algorithm).__name__
+    needs: Needs = getattr(algorithm, "needs", Needs())
+    if _kind(spaces.action) not in needs.actions:
         raise InputError(
-            f"{name} needs a Box of bounded actions and the environment has {spaces.action}; use A2C"
+            f"{name} needs {' or '.join(needs.actions)} actions and the environment has {spaces.action}; use A2C"
         )
-    if isinstance(algorithm, Reinforce) and not (bounded or isinstance(spaces.action, Discrete)):
-        raise InputError(
-            f"{name} needs bounded or discrete actions and the environment has {spaces.action}; use A2C"
-        )
-    if isinstance(algorithm, DistMTPS | Reinforce) and not isinstance(experiment.experience, Episodes):
+    if needs.whole_episodes and not isinstance(experiment.experience, Episodes):
         raise InputError(
             f"{name} learns from whole episodes and experience is {experiment.experience}; use Episodes"
         )
@@ -434,9 +425,15 @@ def _fitted(experiment: Experiment, links: Links) -> Any:
         raise InputError(
             f"{type(environment).__name__} runs on the host, where experience is a number of steps; use Steps"
         )
-    if isinstance(algorithm, DistMTPS):
-        return replace(algorithm, spaces=spaces, neighbours=most_neighbours(links))
+    if isinstance(algorithm, Cyclic):
+        return replace(cast(Any, algorithm), spaces=spaces, neighbours=most_neighbours(links))
     return replace(algorithm, spaces=spaces)
+
+
+def _kind(action: Box | Discrete) -> ActionKind:
+    if isinstance(action, Discrete):
+        return "discrete"
+    return "bounded" if np.isfinite(action.bound) else "unbounded"
 
 
 def _require_rule(algorithm: Any, experiment: Experiment) -> None:

@@ -59,7 +59,7 @@ def returns_to_go(
     """Discounted return from each transition to the end of its episode, as in Diff-DAC's (40); 0 at padding.
 
     Args:
-        trajectory: of whole episodes, each in one column.
+        trajectory: columns hold one or more episodes, one after the other; the last may be cut off.
         discount: γ in [0, 1].
         reward_scale: factor of the rewards.
         beyond: what follows a transition that the time limit cut off, discounted already; nothing by default.

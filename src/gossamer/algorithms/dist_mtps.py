@@ -5,7 +5,7 @@ the basis by an alternating-direction method of multipliers that visits one afte
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import tyro
 from jaxtyping import Array, Bool, Float
 
 from gossamer.algorithms.hyperparameters import traced
+from gossamer.algorithms.protocol import Needs
 from gossamer.algorithms.weighting import transition_weights
 from gossamer.distributions import DiagonalGaussian
 from gossamer.errors import (
@@ -89,6 +90,8 @@ class DistMTPS:
         >>> learner.params.basis.shape, learner.params.coefficients.shape
         ((4, 1, 2), (2,))
     """
+
+    needs: ClassVar = Needs(actions=("bounded",), whole_episodes=True)
 
     spaces: tyro.conf.Suppress[Spaces]
     """What the agent sees and does: the environment's, so no flag of the command line."""

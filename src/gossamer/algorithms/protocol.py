@@ -4,12 +4,28 @@ An algorithm is a frozen dataclass of hyper-parameters with pure methods, writte
 pytree whose leaves are the numbers that may change without compiling again (learning rates, coefficients).
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 from jaxtyping import Array, Bool, Float
 
 from gossamer.mixing import average
 from gossamer.types import Estimate, Info, Key, Learner, Letter, Message, Params, Trajectory
+
+ActionKind: TypeAlias = Literal["discrete", "bounded", "unbounded"]
+
+
+class Needs(NamedTuple):
+    """What an algorithm can learn from, stated as its class attribute ``needs``; without one, from everything.
+
+    Example:
+        >>> Needs(actions=("bounded",)).whole_episodes
+        False
+    """
+
+    actions: tuple[ActionKind, ...] = get_args(ActionKind)
+    """Kinds of action it has a policy for: a ``Discrete``, a ``Box`` with a finite bound, one without."""
+    whole_episodes: bool = False
+    """Whether it learns from ``Episodes`` only."""
 
 
 @runtime_checkable
@@ -64,6 +80,11 @@ class Averaging(Algorithm, Protocol):
 @runtime_checkable
 class Cyclic(Algorithm, Protocol):
     """An algorithm whose agents combine one after the other, each hearing what those before it have decided."""
+
+    @property
+    def neighbours(self) -> int:
+        """Most neighbours of an agent: a field, which ``build`` replaces by what it reads off the graph."""
+        ...
 
     def combine_in_cycle(
         self, learner: Learner, letters: Letter, linked: Bool[Array, " peer"], later: Bool[Array, " peer"]

@@ -5,7 +5,7 @@ Agents that adapt by it and combine with their neighbours are the diffusion poli
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import tyro
 from jaxtyping import Array, Float, Num
 
 from gossamer.algorithms.hyperparameters import traced
+from gossamer.algorithms.protocol import Needs
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import Categorical, DiagonalGaussian, Spread, bounded_gaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
@@ -33,8 +34,9 @@ class Reinforce:
         ŵ = w + β ∇̂_w J_θ(π_w),    ∇̂_w J_θ = mean over transitions of ∇_w ln π_w(a_t|s_t) (G_t − b_t)
 
     G_t is the discounted return to the end of the episode, as in (40); the baseline b_t is the mean of those of the
-    batch's other episodes at the same step, which leaves the gradient unbiased, or nothing. The combination (5b) is
-    that of all our algorithms. As in SiAC, transitions are not discounted by their time, and the mean is of real ones.
+    batch's other episodes at the same step, which does not depend on the action that it is compared with, or nothing.
+    The combination (5b) is that of all our algorithms. As in SiAC, transitions are not discounted by their time, and
+    the mean is over the real ones, whose number the policy determines too.
 
     The optimiser ``sgd`` is (5a) as printed, with β the learning rate. Actions of a ``Box`` have SiAC's policy, those
     of a ``Discrete`` a categorical one.
@@ -50,6 +52,8 @@ class Reinforce:
         >>> action.shape, log_prob.shape
         ((), ())
     """
+
+    needs: ClassVar = Needs(actions=("bounded", "discrete"), whole_episodes=True)
 
     spaces: tyro.conf.Suppress[Spaces]
     """What the agent sees and does: the environment's, so no flag of the command line."""

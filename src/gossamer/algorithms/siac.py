@@ -5,7 +5,7 @@ the graph. Nothing here talks to anyone.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import tyro
 from jaxtyping import Array, Float
 
 from gossamer.algorithms.hyperparameters import traced
+from gossamer.algorithms.protocol import Needs
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import DiagonalGaussian, Spread, bounded_gaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
@@ -48,6 +49,8 @@ class SiAC:
         >>> action.shape, log_prob.shape
         ((1,), ())
     """
+
+    needs: ClassVar = Needs(actions=("bounded",))
 
     spaces: tyro.conf.Suppress[Spaces]
     """What the agent sees and does: the environment's, so no flag of the command line."""

@@ -40,8 +40,10 @@ class FleetStatus:
     """Who did not answer."""
     unreachable: tuple[str, ...] = field(default_factory=tuple)
     """Who has no address, and cannot be asked."""
-    saved: dict[str, str] = field(default_factory=dict)
-    """What lies in the folders of a launch, by name of the agent: the round of the newest checkpoint, in words."""
+    saved: dict[str, int | None] = field(default_factory=dict)
+    """The newest saved round of each agent whose folder lies in the launch's; None if it has saved none."""
+    rounds: int = 0
+    """How many there are to do."""
 
 
 def ask_run(
@@ -70,7 +72,7 @@ def ask_run(
             )
     credentials = None if folder is None else Credentials.of(check(folder, observer))
     status = ask(experiment, fleet, compression, credentials, observer, seconds)
-    return replace(status, saved=_saved(run, fleet, experiment.rounds))
+    return replace(status, saved=_saved(run, fleet), rounds=experiment.rounds)
 
 
 def ask(
@@ -143,20 +145,27 @@ def table(status: FleetStatus) -> Table:
             ),
         )
     for name in status.silent:
-        shown.add_row(name, "no answer", status.saved.get(name, ""), "", "")
+        shown.add_row(name, "no answer", _progress_saved(status, name), "", "")
     for name in status.unreachable:
         shown.add_row(name, "has no address, and cannot be asked", "", "", "")
     return shown
 
 
-def _saved(run: Path, fleet: Fleet, rounds: int) -> dict[str, str]:
+def _saved(run: Path, fleet: Fleet) -> dict[str, int | None]:
     """Of the agents of a launch; of a fleet's agent on this machine nothing is known of the others' folders."""
+    folders = {name: agent_folder(run, name) for name in fleet.names}
+    return {
+        name: max(checkpoints.rounds(folder / "checkpoints"), default=None)
+        for name, folder in folders.items()
+        if folder.is_dir()
+    }
 
-    def in_words(name: str) -> str:
-        newest = max(checkpoints.rounds(agent_folder(run, name) / "checkpoints"), default=None)
-        return "nothing saved yet" if newest is None else f"saved at {newest}/{rounds}"
 
-    return {name: in_words(name) for name in fleet.names if agent_folder(run, name).is_dir()}
+def _progress_saved(status: FleetStatus, name: str) -> str:
+    if name not in status.saved:
+        return ""
+    newest = status.saved[name]
+    return "nothing saved yet" if newest is None else f"saved at {newest}/{status.rounds}"
 
 
 def _title(status: FleetStatus) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from gossamer.analysis.pictures import styles
+from gossamer.analysis.pictures import BOUND, styles
 from gossamer.errors import InputError
 from gossamer.experience import Episodes
 from gossamer.recipes import diffdac as trainings
@@ -328,7 +328,7 @@ def _figure_3_picture(runs: Runs, tests: Mapping[str, Sequence[Course]]) -> Figu
     for name, style in zip(failing, styles(failing), strict=True):
         draw_courses(failure, _LABELS[name], _others(runs[f"balance-{name}-failure"]), style)
     moment = trainings.FAILS_AFTER * tests["diffusion"][0].spent[-1]
-    failure.axvline(moment, color="#666666", linestyle=":", label="one of 25 agents fails")
+    failure.axvline(moment, color=BOUND, linestyle=":", label="one of 25 agents fails")
     titles = ("methods", "where agents start, what gradients weigh", "one failed agent; tasks of the others")
     for axis, title in zip((methods, starts, failure), titles, strict=True):
         label_axis(axis, title, "epochs of 5 episodes in each environment", "")

@@ -137,9 +137,8 @@ def _reproduction(folder: Path, summary: Mapping[str, Any]) -> Result:
 
 
 def _machine(origin: Mapping[str, Any]) -> str:
-    """Earlier results do not name their processor."""
-    processor = f"{origin['processor']}, {origin['cores']} cores, " if "processor" in origin else ""
-    return f"{processor}{origin['platform']}, {origin['device_count']} × {origin['device_kind']}"
+    processor = f"{origin['processor']}, {origin['cores']} cores"
+    return f"{processor}, {origin['platform']}, {origin['device_count']} × {origin['device_kind']}"
 
 
 def _versions(origin: Mapping[str, Any]) -> str:
