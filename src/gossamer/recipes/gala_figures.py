@@ -28,7 +28,7 @@ _QUICK_RECORDS = 100
 def success(scale: Scale, seeds: int) -> Trainings:
     """Figure 1: GALA-A2C and A2C with 64 to 1024 simulators, and the A2C of 16 simulators that tells what success is.
 
-    Quick: cart-pole balance in place of six games; 16, 32 and 64 simulators, 4 of each learner; three seeds at most.
+    Quick: cart-pole balance in place of six games; 16, 32 and 64 simulators, 4 of each learner.
     """
     sizes = (16, 32, 64) if scale == "quick" else (64, 128, 256, 512, 1024)
     trainings: dict[str, Experiment] = {}
@@ -41,14 +41,14 @@ def success(scale: Scale, seeds: int) -> Trainings:
             trainings[f"{game}-a2c-{size}"] = all_reduce_a2c(environment, learners, each, steps)
     if scale == "quick":
         trainings = {name: _for_curves(each) for name, each in trainings.items()}
-    return _with_seeds(trainings, _few(scale, seeds, 3))
+    return _with_seeds(trainings, seeds)
 
 
 def correlation(scale: Scale, seeds: int) -> Trainings:
     """Figure 2: 4 learners that gossip, certified, and 4 that average their gradients; correlations of both.
 
     A certificate looks at every update, so that such runs are slower: they are nobody else's. Quick: Acrobot and a few
-    updates of Pong; three seeds at most.
+    updates of Pong.
     """
     environments: dict[str, Environment | HostEnvironment] = {"acrobot": Acrobot(), "pong": Atari("pong")}
     if scale == "paper":
@@ -62,7 +62,7 @@ def correlation(scale: Scale, seeds: int) -> Trainings:
         trainings[f"{game}-a2c-correlated"] = replace(reduce, correlate=True)
     if scale == "quick":
         trainings = {name: _for_curves(each) for name, each in trainings.items()}
-    return _with_seeds(trainings, _few(scale, seeds, 3))
+    return _with_seeds(trainings, seeds)
 
 
 def speed(scale: Scale, seeds: int) -> Trainings:
@@ -87,8 +87,7 @@ def speed(scale: Scale, seeds: int) -> Trainings:
 def a3c_batches(scale: Scale, seeds: int) -> Trainings:
     """Figure 4: A3C with 4 workers of 16 simulators, and the original of one simulator a worker: 64, and 16 beside it.
 
-    Quick: cart-pole balance in place of six games, 4 workers of 4 simulators, 16 and 4 original workers; three seeds
-    at most.
+    Quick: cart-pole balance in place of six games, 4 workers of 4 simulators, 16 and 4 original workers.
     """
     each = _LEARNER[scale]
     shapes = {"large-batch": (4, each), "original": (4 * each, 1), "original-fewer": (each, 1)}
@@ -100,7 +99,7 @@ def a3c_batches(scale: Scale, seeds: int) -> Trainings:
     }
     if scale == "quick":
         trainings = {name: _for_curves(each) for name, each in trainings.items()}
-    return _with_seeds(trainings, _few(scale, seeds, 3))
+    return _with_seeds(trainings, seeds)
 
 
 def best_policies(scale: Scale, seeds: int) -> Trainings:

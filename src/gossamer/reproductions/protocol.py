@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from gossamer.analysis.statistics import difference_interval
 from gossamer.recipes.diffdac import Scale, Trainings
 
-Verdict: TypeAlias = Literal["holds", "does not hold", "not run"]
+Verdict: TypeAlias = Literal["holds", "does not hold", "not decided", "not run"]
+"""``not decided``: it was run, and its seeds show neither the claim nor its opposite."""
 Runs: TypeAlias = Mapping[str, Path]
 
 
@@ -45,6 +46,8 @@ class Reproduction:
 def higher(text: str, first: np.ndarray, second: np.ndarray, unit: str = "") -> Claim:
     """A claim that the first mean over seeds is the higher: it holds if the difference's 95 % interval is above 0.
 
+    It does not hold if the interval is below, and is not decided if 0 lies in it.
+
     Example:
         >>> higher("a beats b", np.array([5.0, 6.0, 5.5]), np.array([1.0, 2.0, 1.5])).verdict
         'holds'
@@ -55,12 +58,15 @@ def higher(text: str, first: np.ndarray, second: np.ndarray, unit: str = "") -> 
     evidence = _evidence(first, second, difference, low, high, unit)
     if low > 0:
         return Claim(text, "holds", evidence)
-    said = "it is the other way round" if high < 0 else "these seeds show no difference"
-    return Claim(text, "does not hold", f"{evidence}; {said}")
+    if high < 0:
+        return Claim(text, "does not hold", f"{evidence}; it is the other way round")
+    return Claim(text, "not decided", f"{evidence}; these seeds show no difference")
 
 
 def alike(text: str, first: np.ndarray, second: np.ndarray, margin: float, unit: str = "") -> Claim:
     """A claim that two means over seeds differ by less than ``margin``: holds if the 95 % interval lies within ±margin.
+
+    It does not hold if the interval lies beyond the margin, and is not decided if it contains one of its ends.
 
     Example:
         >>> alike("a equals b", np.array([5.0, 5.1]), np.array([5.0, 4.9]), margin=1.0).verdict
@@ -70,7 +76,9 @@ def alike(text: str, first: np.ndarray, second: np.ndarray, margin: float, unit:
         return _too_few(text, first, second, unit)
     difference, low, high = difference_interval(first, second)
     evidence = f"{_evidence(first, second, difference, low, high, unit)}; alike means within ±{margin:.3g}"
-    return Claim(text, "holds" if -margin < low and high < margin else "does not hold", evidence)
+    if -margin < low and high < margin:
+        return Claim(text, "holds", evidence)
+    return Claim(text, "does not hold" if high < -margin or low > margin else "not decided", evidence)
 
 
 def similar(text: str, first: np.ndarray, second: np.ndarray, share: float = 0.05) -> Claim:

@@ -7,7 +7,7 @@ from gossamer.reproductions.protocol import Claim, Verdict
 from gossamer.reproductions.published import Entry, Paper, Value, entries, papers
 from gossamer.reproductions.report.results import Learning, Result, Results
 
-VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "not run")
+VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "not decided", "not run")
 OURS = "(ours)"
 """Ends or marks the text of a claim that no paper makes."""
 
