@@ -673,7 +673,7 @@ def test_the_reproduction_gives_a_verdict_on_each_statement(tmp_path, monkeypatc
         "Where a round's graph is not connected ‖C − J‖₂ is 1 (ours)",
         "Theorem 2",
         "(66)-(67)",
-        "The same, for links that fail one way with probability 0.5",
+        "The same, for links that fail one way with probability 0.5 (ours)",
         "Theorem 3",
         "GALA, proposition 1 with norms of the products that there were (its proof)",
         "GALA, proposition 2",

@@ -17,7 +17,7 @@ from gossamer.records import read_config, read_metrics
 Abscissa: TypeAlias = Literal["env_steps", "rounds"]
 
 _POINTS = 400
-_SMOOTHING = 20
+_SMOOTHING = 0.05  # of all lines of the metrics
 _MOST_INSIDE = 5  # labels; a longer legend would lie on the curves
 
 
@@ -41,7 +41,7 @@ def plot(
     """Draw returns and consensus distances of trainings over environment steps or rounds.
 
     A folder with several seeds is one curve: the mean over seeds, and its 95 % bootstrap interval. Returns are
-    means over all tasks of training episodes, smoothed over 20 lines of the metrics.
+    means over all tasks of training episodes, each the mean of the last twentieth of all lines of the metrics.
 
     Args:
         runs: folders that ``train`` made.
@@ -82,12 +82,17 @@ def read_curve(run: Path, abscissa: Abscissa = "env_steps") -> Curve:
     start = max(rows[0][key] for rows in seeds)
     x = np.linspace(start, end, min(_POINTS, len(seeds[0])))
 
-    def on_grid(name: str, window: int) -> np.ndarray:
+    def on_grid(name: str, share: float) -> np.ndarray:
         return np.stack(
-            [_interpolate(x, _column(rows, key), _smooth(_column(rows, name), window)) for rows in seeds]
+            [
+                _interpolate(
+                    x, _column(rows, key), _smooth(_column(rows, name), max(int(share * len(rows)), 1))
+                )
+                for rows in seeds
+            ]
         )
 
-    return Curve(label, kind, x, on_grid("episodic_return", _SMOOTHING), on_grid("consensus_distance", 1))
+    return Curve(label, kind, x, on_grid("episodic_return", _SMOOTHING), on_grid("consensus_distance", 0.0))
 
 
 def _read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -194,7 +199,9 @@ def _draw_returns(axis: Axes, curves: Sequence[Curve], palette: Sequence[Style])
             low, high = bootstrap_interval(curve.episodic_return)
             axis.fill_between(curve.x, low, high, color=colour, alpha=0.2, linewidth=0)
     several = any(len(curve.episodic_return) > 1 for curve in curves)
-    axis.set_ylabel(f"return, mean over tasks\n(smoothed{'; band: 95 % interval' if several else ''})")
+    axis.set_ylabel(
+        f"return, mean over tasks\n(of the last 5 %{'; band: 95 % bootstrap' if several else ''})"
+    )
 
 
 def _draw_distances(axis: Axes, curves: Sequence[Curve], palette: Sequence[Style]) -> None:

@@ -113,8 +113,8 @@ def _failing(experiment: Experiment) -> Experiment:
 def acrobot_comparison(scale: Scale, seeds: int) -> Trainings:
     """Figure 4: 25 tasks of Extreme Acrobot, Diff-A2C on a ring, centralised and specialised A2C; RMSProp and Adam.
 
-    The paper tuned the centralised learning rate and Diff-A2C's, and is silent on the specialised: they have the
-    centralised one's, and in ``acrobot-specialised-slower`` Diff-A2C's. Quick: two seeds of that at most.
+    The paper tuned the centralised learning rate and Diff-A2C's, and gives the specialised agents the centralised
+    one's (appendix A); in ``acrobot-specialised-slower`` they have Diff-A2C's (ours). Quick: two seeds of that at most.
     """
     diff = replace(diffusion(Acrobot(), _ACROBOT_STEPS[scale]), seeds=seeds)
     central, slower = centralised_a2c(diff), specialised_a2c(diff, learning_rate=7e-4)

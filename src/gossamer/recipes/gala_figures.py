@@ -16,7 +16,7 @@ GAMES = ("beam_rider", "breakout", "pong", "qbert", "seaquest", "space_invaders"
 """The six of the paper."""
 
 _LEARNER = {"quick": 4, "paper": 16}  # simulators of one learner
-_NOMINAL = 16  # simulators of the one learner whose score tells success, at every scale
+NOMINAL = 16  # simulators of the one learner whose score tells success, at every scale
 _PAPER_STEPS = 10_000_000
 _CARTPOLE_STEPS = 400_000
 _CORRELATION_STEPS = {"acrobot": 400_000, "pong": 16_000}
@@ -34,7 +34,7 @@ def success(scale: Scale, seeds: int) -> Trainings:
     trainings: dict[str, Experiment] = {}
     for game, environment in _learnable(scale).items():
         steps = _CARTPOLE_STEPS if scale == "quick" else _PAPER_STEPS
-        trainings[f"{game}-nominal-{_NOMINAL}"] = all_reduce_a2c(environment, 1, _NOMINAL, steps)
+        trainings[f"{game}-nominal-{NOMINAL}"] = all_reduce_a2c(environment, 1, NOMINAL, steps)
         for size in sizes:
             learners, each = size // _LEARNER[scale], _LEARNER[scale]
             trainings[f"{game}-gala-{size}"] = gala_a2c(environment, learners, each, steps)

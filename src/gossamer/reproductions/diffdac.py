@@ -20,6 +20,7 @@ from gossamer.recipes.diffdac import FAILURES, Scale, Trainings
 from gossamer.reproductions.measures import (
     deviations,
     early,
+    environments_of_each,
     final,
     final_by_task,
     interval,
@@ -29,6 +30,7 @@ from gossamer.reproductions.measures import (
 )
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, alike, higher
 from gossamer.reproductions.published import published_values
+from gossamer.train import load_experiment
 
 _ALIKE = 0.05  # of the larger mean: what "similar" and "changes little" are taken to mean
 _EPISODES = 10
@@ -105,7 +107,14 @@ def figure_5(runs: Runs) -> Findings:
                 f"{family}: centralised A2C learns faster at first", begin["centralised"], begin["diffusion"]
             ),
             higher(f"{family}: Diff-A2C ends above centralised A2C", end["diffusion"], end["centralised"]),
-            higher(f"{family}: specialised agents end above Diff-A2C", end["specialised"], end["diffusion"]),
+            *(
+                _noting_copies(
+                    higher(f"{family}: specialised agents end above {who}", end["specialised"], end[other]),
+                    of["specialised"],
+                    of["diffusion"],
+                )
+                for who, other in (("Diff-A2C", "diffusion"), ("centralised A2C", "centralised"))
+            ),
             _adam_on_hopper(family, runs, end),
         ]
         data[family] = _early_and_final(begin, end)
@@ -143,18 +152,18 @@ def figure_7(runs: Runs) -> Findings:
     for family, rule in itertools.product(families, ("most-recent", "whatever-arrived")):
         of = {p: runs.get(f"noisy-{family}-{rule}-{p:g}") for p in FAILURES}
         known = {p: run for p, run in of.items() if run is not None}
+        who = f"{family}, {rule}{'' if rule == _PUBLISHED_RULE else ' (ours)'}"
         if len(known) < 2:
-            claims.append(Claim(f"{family}, {rule}: similar at the end even at p = 0.8", "not run", "scale"))
+            text = f"{who}: similar at the end even at p = 0.8"
+            claims.append(Claim(text, "not run", "not part of this scale"))
             continue
         begin = {p: early(run, share=1.0) for p, run in known.items()}
         end = {p: final(run) for p, run in known.items()}
-        claims.append(higher(f"{family}, {rule}: slower at p = 0.8 than at p = 0", begin[0.0], begin[0.8]))
-        claims.append(_similar(f"{family}, {rule}: similar at the end at p = 0.8", end[0.8], end[0.0]))
+        claims.append(higher(f"{who}: slower at p = 0.8 than at p = 0", begin[0.0], begin[0.8]))
+        claims.append(_similar(f"{who}: similar at the end at p = 0.8", end[0.8], end[0.0]))
         learned = {p: np.array(never_learned(run)) == 0 for p, run in known.items()}
         if not all(each.all() for each in learned.values()):
-            text = (
-                f"{family}, {rule}: similar at the end at p = 0.8, of the seeds that learned anything (ours)"
-            )
+            text = f"{who}: similar at the end at p = 0.8, of the seeds that learned anything (ours)"
             claims.append(_similar(text, end[0.8][learned[0.8]], end[0.0][learned[0.0]]))
         data[f"{family}-{rule}"] = {
             **_early_and_final(begin, end),
@@ -204,6 +213,16 @@ def table_1(runs: Runs) -> Findings:
         claims.append(
             higher(f"{family}: specialised agents differ more (medians over parameters)", special, ours, " %")
         )
+        claims += [
+            higher(
+                f"{family}, medians: agents of {_METHODS[method][1]} differ less if they start alike (ours)",
+                median[f"{family}-{method}"],
+                median[f"{family}-{method}-shared"],
+                " %",
+            )
+            for method in ("diffusion", "specialised")
+            if f"{family}-{method}-shared" in median
+        ]
         text = f"{family}: an agent earns no more on its own task (published 0.07 ± 3.4 %)"
         if family != "acrobot":
             claims.append(Claim(text, "not run", "every agent on every task takes long on the host"))
@@ -226,7 +245,8 @@ def table_2(runs: Runs) -> Findings:
         pairs += [("diffusion", "specialised-slower", "easy"), ("diffusion", "specialised-slower", "hard")]
         claims += [
             higher(
-                f"{policy}, {_SAMPLES[sample]}: {better} above {worse} on {task}",
+                f"{_POLICIES[policy]}, {_SAMPLES[sample]}: {_SPECIALISED.get(better, better)} above "
+                f"{_SPECIALISED.get(worse, worse)} on {task}",
                 chosen[better][task],
                 chosen[worse][task],
             )
@@ -243,16 +263,15 @@ def table_3(runs: Runs) -> Findings:
     data, claims = {}, []
     for base, (sample, words), method in itertools.product(_SPECIALISED, _SAMPLES.items(), published):
         for task, percent in published[method].items():
-            estimate, low, high = relative_difference_interval(
-                table[method][sample][task], table[base][sample][task]
-            )
+            ours, theirs = table[method][sample][task], table[base][sample][task]
+            estimate, low, high = relative_difference_interval(ours, theirs)
             known = {"percent": estimate, "low": low, "high": high}
             data.setdefault(base, {}).setdefault(sample, {}).setdefault(method, {})[task] = known
             where = f"{'above' if percent > 0 else 'below'} {_SPECIALISED[base]} on {task}"
             text = f"{words}: {method} {where} (published {percent} %)"
-            holds = low > 0 if percent > 0 else high < 0
-            evidence = f"{estimate:.1f} % (95 % interval {low:.1f} to {high:.1f})"
-            claims.append(Claim(text, "holds" if holds else "does not hold", evidence))
+            # As in table II: the bootstrap interval of the ratio is for the picture.
+            claim = higher(text, *((ours, theirs) if percent > 0 else (theirs, ours)))
+            claims.append(claim._replace(evidence=f"{estimate:.1f} %: {claim.evidence}"))
     picture = _relative_picture(data["specialised"])
     return Findings({"percent_relative_to": data, "published": published}, tuple(claims), picture)
 
@@ -261,6 +280,7 @@ _SPECIALISED = {
     "specialised": "specialised",
     "specialised-slower": "specialised with Diff-A2C's learning rate (ours)",
 }
+_POLICIES = {"sampled": "sampled", "greedy": "greedy (ours)"}
 _SAMPLES = {"random_agent": "one agent of each run", "all_agents": "all agents (ours)"}
 _METHODS = {
     "diffusion": ("diffusion", "Diff-A2C"),
@@ -268,9 +288,15 @@ _METHODS = {
     "specialised": ("isolated", "specialised A2C"),
     "specialised-slower": ("isolated", "specialised, rate 0.0007"),
 }
+_PUBLISHED_RULE = "most-recent"
 _FAILING = {
-    f"p = {p:g}": Style(colour, "solid")
-    for p, colour in zip(FAILURES, shades("diffusion", len(FAILURES)), strict=True)
+    f"p = {p:g}": Style(colour, line)
+    for p, colour, line in zip(
+        FAILURES,
+        shades("diffusion", len(FAILURES)),
+        ("solid", "dashed", "dashdot", "dotted", (0, (6, 1, 1, 1, 1, 1))),
+        strict=True,
+    )
 }
 
 
@@ -309,6 +335,16 @@ def _everybody_learns(who: str, run: Path) -> Claim:
     text = f"{who}: no task is left on which nothing was learned (ours)"
     counts = ", ".join(map(str, stuck))
     return Claim(text, "does not hold" if any(stuck) else "holds", f"tasks by seed: {counts}")
+
+
+def _noting_copies(claim: Claim, specialised: Path, diffusion: Path) -> Claim:
+    """Specialised agents are published with as many environments each as there are tasks."""
+    held, asked = environments_of_each(load_experiment(specialised)), load_experiment(diffusion).tasks
+    if held == asked:
+        return claim
+    return claim._replace(
+        evidence=f"{claim.evidence}; with {held} environments of each agent in place of {asked}"
+    )
 
 
 def _similar(text: str, first: np.ndarray, second: np.ndarray) -> Claim:
@@ -359,7 +395,9 @@ def _zero_shot_picture(table: Mapping[str, Mapping[str, Mapping[str, np.ndarray]
         }
         for task in ("train", "easy", "hard")
     }
-    return points(panels, "Table II: zero-shot, sampled actions", "return, mean over runs")
+    return points(
+        panels, "Table II: zero-shot, sampled actions", "return, mean over runs (bar: 95 % bootstrap)"
+    )
 
 
 def _relative_picture(data: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
@@ -372,7 +410,7 @@ def _relative_picture(data: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Fi
         for task in ("train", "easy", "hard")
     }
     title = "Table III: zero-shot returns beside the specialised agents', sampled actions"
-    return points(panels, title, "more than they earn, %")
+    return points(panels, title, "return relative to theirs, % (bar: 95 % bootstrap)", zero=True)
 
 
 def _deviation_picture(data: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
@@ -385,9 +423,8 @@ def _deviation_picture(data: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> F
             label: (kind, rows[name]["median_percent"])
             for label, kind, name in zip(labels, kinds, names, strict=True)
         }
-    return points(
-        panels, "Table I: how far agents' parameters differ", "deviation / mean, median parameter, %"
-    )
+    quantity = "deviation / mean, median parameter, % (bar: 95 % bootstrap)"
+    return points(panels, "Table I: how far agents' parameters differ", quantity, log=True)
 
 
 def _plain(tables: Mapping) -> dict[str, object]:

@@ -166,6 +166,8 @@ def learning_curves(
 ) -> Figure:
     """A panel of learning curves for each name: (label, kind of training, run), mean and standard error over seeds.
 
+    Each point is a mean over the last twentieth of all lines of the metrics.
+
     Args:
         panels: by name, the curves.
         title: of the picture.
@@ -181,7 +183,7 @@ def learning_curves(
             _draw(axis, label, read_curve(run), environments(load_experiment(run)), style)
         axis.set_title(name, fontsize="medium")
         axis.set_xlabel("steps in each environment (thousands)")
-        axis.set_ylabel("return, mean over tasks (band: ± 1 standard error)", fontsize="small")
+        axis.set_ylabel("return, mean over tasks and last 5 %\n(band: ± 1 standard error)", fontsize="small")
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize="small")
@@ -190,15 +192,21 @@ def learning_curves(
 
 
 def points(
-    panels: Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]], title: str, quantity: str
+    panels: Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]],
+    title: str,
+    quantity: str,
+    zero: bool = False,
+    log: bool = False,
 ) -> Figure:
-    """A panel for each name: a point and its 95 % interval for each label, one below the other.
+    """A panel for each name: a point and its interval for each label, one below the other.
 
     Args:
         panels: by name and label, the kind of training, and its mean (``mean`` or ``percent``), ``low`` and ``high``.
             The kind ``published`` is grey, of a number without an interval.
         title: of the picture.
-        quantity: what the x axes count, and its unit.
+        quantity: what the x axes count, its unit, and what the intervals are.
+        zero: whether a line marks 0.
+        log: whether x axes are logarithmic; numbers then stand beside the points.
     """
     figure = Figure(figsize=(1.5 + 4.6 * len(panels), 3.4), dpi=150, layout="constrained")
     alike = len({tuple(rows) for rows in panels.values()}) == 1
@@ -207,11 +215,20 @@ def points(
         for place, (kind, row) in enumerate(rows.values()):
             colour = BOUND if kind == "published" else colours([kind])[0]
             axis.hlines(-place, row["low"], row["high"], color=colour)
-            axis.plot(row.get("mean", row.get("percent")), -place, "o", color=colour)
+            middle = row.get("mean", row.get("percent"))
+            axis.plot(middle, -place, "o", color=colour)
+            if log:
+                text = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": "small"}
+                axis.annotate(f"{middle:.3g}", (middle, -place), **text)
+        if zero:
+            axis.axvline(0, color=BOUND, linewidth=1)
+        if log:
+            axis.set_xscale("log")
+            axis.margins(x=0.1)
         axis.set_yticks(-np.arange(len(rows)), list(rows), fontsize="small")
         axis.set_ylim(-len(rows) + 0.5, 0.5)
         axis.set_title(name, fontsize="medium")
-        axis.set_xlabel(f"{quantity} (bar: 95 % interval)", fontsize="small")
+        axis.set_xlabel(quantity, fontsize="small")
         axis.grid(axis="x", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)

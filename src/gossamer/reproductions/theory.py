@@ -199,7 +199,7 @@ def _theorem_2(comparison: agreement.Comparison) -> list[Claim]:
             f" rate {rates['permutations']:.3f}",
         ),
         _claim(
-            "The same, for links that fail one way with probability 0.5",
+            "The same, for links that fail one way with probability 0.5 (ours)",
             left["failing links"] < AGREED,
             f"they keep {left['failing links']:.1e} of it, root mean square rate {rates['failing links']:.3f}",
         ),

@@ -44,7 +44,7 @@ code { overflow-wrap: anywhere; background: var(--card); padding: .1em .3em; bor
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .5rem; text-align: left; vertical-align: top; }
 .verdict { font-weight: 600; white-space: nowrap; }
-.holds { color: var(--holds); } .does-not-hold { color: var(--not); } .not-run { color: var(--faint); }
+.holds { color: var(--holds); } .does-not-hold { color: var(--not); } .not-run, .not-decided { color: var(--faint); }
 img { display: block; max-width: 100%; height: auto; margin: 1rem 0; background: #fff; border-radius: .3rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; font-size: .9rem; }
 dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }

@@ -6,8 +6,9 @@ from gossamer.reproductions.report.contents import Contents, Count, Section
 TITLE = "What the papers claim, and what we see"
 INTRODUCTION = (
     "Every figure, table and theorem of both papers, with a verdict on each claim by our runs; the rules are in "
-    "docs/decisions/reproductions.md. Claims marked (ours) are in neither paper. What has no result yet is not run, "
-    "and counts with as many claims as the paper states."
+    "docs/decisions/reproductions.md. Does not hold means that our runs show the opposite; not decided, that their "
+    "seeds show neither. Claims marked (ours) are in neither paper. What has no result yet is not run, and counts "
+    "with as many claims as the paper states."
 )
 LEARNING = "Further evidence: learning results that reproduce nothing"
 COMMAND = "gossamer report results"
