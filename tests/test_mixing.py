@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from scipy.sparse.linalg import ArpackNoConvergence
 
 from gossamer import mixing, topologies
 from gossamer.errors import InputError
@@ -35,11 +36,13 @@ from gossamer.mixing import (
     mix,
     named_rule,
     plan,
+    rates,
     read_matrix,
     spectral_gap,
     uniform,
     weigh,
 )
+from gossamer.mixing.forms import UNROLLED
 from gossamer.topologies import from_adjacency, named
 
 RULES = (metropolis_hastings, uniform, laplacian, lazy)
@@ -246,7 +249,7 @@ def test_circulant_allows_each_agent_its_own_weights():
 def test_many_slots_and_many_chunks(form: type):
     (W,) = weigh(named("erdos_renyi:mean_neighbourhood=30", 60), metropolis_hastings)
     mixer = plan([W], form)
-    assert not isinstance(mixer, Neighbours) or mixer.index.shape[2] > mixing.UNROLLED
+    assert not isinstance(mixer, Neighbours) or mixer.index.shape[2] > UNROLLED
     assert not isinstance(mixer, EdgeList) or mixer.weight.shape[1] > 2
     assert_mixes_like_the_product(mixer, W, parameters(60))
 
@@ -450,7 +453,7 @@ def test_row_and_column_sums_are_told_apart():
 def test_large_and_small_agree_on_rates(monkeypatch: pytest.MonkeyPatch, spec: str, rule: mixing.Rule):
     weights = weigh(named(spec, 60), rule)
     small = consensus_rate(weights), spectral_gap(weights)
-    monkeypatch.setattr(mixing, "DENSE_LIMIT", 0)
+    monkeypatch.setattr(rates, "DENSE_LIMIT", 0)
     # the iteration stops at 1e-6
     np.testing.assert_allclose((consensus_rate(weights), spectral_gap(weights)), small, atol=2e-6)
 
@@ -460,11 +463,11 @@ def test_spectral_gap_survives_eigenvalues_that_cannot_be_told_apart(monkeypatch
     order = np.random.default_rng(0).permutation(60)  # circulant no more, but of the same spectrum
 
     def gives_up(*arguments, **options):
-        raise mixing.ArpackNoConvergence("no convergence", np.empty(0), np.empty(0))
+        raise ArpackNoConvergence("no convergence", np.empty(0), np.empty(0))
 
     expected = spectral_gap(W)
-    monkeypatch.setattr(mixing, "DENSE_LIMIT", 0)
-    monkeypatch.setattr(mixing, "eigs", gives_up)
+    monkeypatch.setattr(rates, "DENSE_LIMIT", 0)
+    monkeypatch.setattr(rates, "eigs", gives_up)
     # growth per step over 1,000 steps tells the radius to about 1 / 1,000
     assert spectral_gap(W[order][:, order]) == pytest.approx(expected, abs=1e-3)
 
