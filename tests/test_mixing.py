@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from scipy.sparse.linalg import ArpackNoConvergence
 
 from gossamer import mixing, topologies
 from gossamer.errors import InputError
@@ -35,11 +37,13 @@ from gossamer.mixing import (
     mix,
     named_rule,
     plan,
+    rates,
     read_matrix,
     spectral_gap,
     uniform,
     weigh,
 )
+from gossamer.mixing.forms import UNROLLED
 from gossamer.topologies import from_adjacency, named
 
 RULES = (metropolis_hastings, uniform, laplacian, lazy)
@@ -246,7 +250,7 @@ def test_circulant_allows_each_agent_its_own_weights():
 def test_many_slots_and_many_chunks(form: type):
     (W,) = weigh(named("erdos_renyi:mean_neighbourhood=30", 60), metropolis_hastings)
     mixer = plan([W], form)
-    assert not isinstance(mixer, Neighbours) or mixer.index.shape[2] > mixing.UNROLLED
+    assert not isinstance(mixer, Neighbours) or mixer.index.shape[2] > UNROLLED
     assert not isinstance(mixer, EdgeList) or mixer.weight.shape[1] > 2
     assert_mixes_like_the_product(mixer, W, parameters(60))
 
@@ -450,23 +454,34 @@ def test_row_and_column_sums_are_told_apart():
 def test_large_and_small_agree_on_rates(monkeypatch: pytest.MonkeyPatch, spec: str, rule: mixing.Rule):
     weights = weigh(named(spec, 60), rule)
     small = consensus_rate(weights), spectral_gap(weights)
-    monkeypatch.setattr(mixing, "DENSE_LIMIT", 0)
+    monkeypatch.setattr(rates, "DENSE_LIMIT", 0)
     # the iteration stops at 1e-6
     np.testing.assert_allclose((consensus_rate(weights), spectral_gap(weights)), small, atol=2e-6)
 
 
-def test_spectral_gap_survives_eigenvalues_that_cannot_be_told_apart(monkeypatch: pytest.MonkeyPatch):
-    (W,) = weigh(topologies.directed_ring(60), uniform)
+@pytest.mark.parametrize("rate", [consensus_rate, spectral_gap])
+@pytest.mark.parametrize(("spec", "rule"), [("directed_ring", uniform), ("ring", metropolis_hastings)])
+def test_rates_survive_eigenvalues_that_cannot_be_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+    spec: str,
+    rule: mixing.Rule,
+    rate: Callable[[mixing.Matrix], float],
+):
+    (W,) = weigh(named(spec, 60), rule)
     order = np.random.default_rng(0).permutation(60)  # circulant no more, but of the same spectrum
+    asked = []
 
     def gives_up(*arguments, **options):
-        raise mixing.ArpackNoConvergence("no convergence", np.empty(0), np.empty(0))
+        asked.append(arguments)
+        raise ArpackNoConvergence("no convergence", np.empty(0), np.empty(0))
 
-    expected = spectral_gap(W)
-    monkeypatch.setattr(mixing, "DENSE_LIMIT", 0)
-    monkeypatch.setattr(mixing, "eigs", gives_up)
+    expected = rate(W)
+    monkeypatch.setattr(rates, "DENSE_LIMIT", 0)
+    monkeypatch.setattr(rates, "eigs", gives_up)
+    monkeypatch.setattr(rates, "eigsh", gives_up)
     # growth per step over 1,000 steps tells the radius to about 1 / 1,000
-    assert spectral_gap(W[order][:, order]) == pytest.approx(expected, abs=1e-3)
+    assert rate(W[order][:, order]) == pytest.approx(expected, abs=1e-3)
+    assert len(asked) == 1
 
 
 # matrices from elsewhere, and refusals
