@@ -59,6 +59,7 @@ SECTIONS = (
         "imperfect", ("cost",), ("schedule", "horizon"), ("seconds_per_round", "round_relative_to_plain")
     ),
     Section("network", ("throughput",), ("size", "contender"), ("megabytes_per_second", "share_of_socket")),
+    Section("network", ("targets",), ("target", "size"), ("reached", "least", "most", "holds")),
     Section("convolutions", ("rounds",), ("way",), ("act_16_ms", "update_16_ms", "round_16_ms")),
 )
 
@@ -148,6 +149,9 @@ def _shown(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict) and "median" in value:
+        each = value.get("each", [value["median"]])
+        return f"{_shown(value['median'])} ({_shown(min(each))} to {_shown(max(each))})"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value).replace("|", "\\|")
