@@ -165,6 +165,11 @@ BAD = [
         "'--rounds' stands where a recipe was expected; known are .*cartpole-balance",
     ),
     (recipe("--agent", "3"), "unknown flag --agent; did you mean --agents"),
+    (("list", "--al"), "unknown flag --al; "),
+    (
+        ("keys", "init", "authority", "--title", "site", "--dayz", "3"),
+        "unknown flag --dayz; did you mean --days",
+    ),
     (recipe("--agents", "0"), "agents is 0; it must be at least 1"),
     (recipe("--agents", "x"), "--agents is 'x'; it must be an integer"),
     (recipe("--agents"), "--agents has no value; --help says what it accepts"),
@@ -347,6 +352,37 @@ def test_theory_refuses_bad_input_in_one_sentence(capsys):
         status, out, err = call(capsys, "theory", *arguments)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert said in err
+
+
+def test_theory_computes_nothing_where_a_flag_is_unknown(capsys, monkeypatch):
+    from gossamer.theory.tables import SUBJECTS
+
+    computed = []
+
+    def tabular(families: int = 200):
+        computed.append(families)
+        print("heard", file=sys.stderr)
+        return ()
+
+    monkeypatch.setitem(SUBJECTS, "tabular", tabular)
+    status, _, err = call(capsys, "theory", "tabular", "--familiez", 3)
+    assert (status, computed) == (2, [])
+    assert "unknown flag --familiez; did you mean --families?" in err
+    assert call(capsys, "theory", "tabular", "--families", 3) == (0, "", "heard\n")
+    assert computed == [3]
+
+
+def test_keys_are_issued_for_all_names_or_for_none(capsys, tmp_path):
+    folder = tmp_path / "keys"
+    assert call(capsys, "keys", "init", folder, "--title", "site")[0] == 0
+    status, out, err = call(capsys, "keys", "issue", folder, "--names", "ada", "Bob")
+    assert (status, out) == (2, "")
+    assert "name is 'Bob'" in err
+    assert not (folder / "ada.pem").exists()
+    assert call(capsys, "keys", "issue", folder, "--names", "ada", "bob")[1].splitlines() == [
+        str(folder / "ada.pem"),
+        str(folder / "bob.pem"),
+    ]
 
 
 def test_classes_of_ones_own_are_found_where_the_command_is_given(capsys, tmp_path, monkeypatch):

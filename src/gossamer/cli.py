@@ -6,6 +6,7 @@ diverged status 1.
 
 import contextlib
 import difflib
+import functools
 import io
 import itertools
 import os
@@ -114,8 +115,21 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"{guess}known are {', '.join(known)}"
 
 
-def _parse(function: Any, arguments: Sequence[str], command: str, advice: str = "", **options: Any) -> Any:
-    """Parse with tyro, but refuse unknown flags in one sentence, which ends with the advice."""
+def _call_of(function: Callable[..., Any], arguments: Sequence[str], command: str) -> Callable[[], Any]:
+    """The call that the arguments describe, not made yet: tyro would make it before it has seen all of them."""
+
+    @functools.wraps(function)
+    def described(*given: Any, **named: Any) -> Callable[[], Any]:
+        return functools.partial(function, *given, **named)
+
+    return _parse(described, arguments, command)
+
+
+def _parse(kind: Any, arguments: Sequence[str], command: str, advice: str = "", **options: Any) -> Any:
+    """Parse with tyro, but refuse unknown flags in one sentence, which ends with the advice.
+
+    ``kind`` is called before unknown flags are seen: it must make data and do nothing.
+    """
     program = f"{PROGRAM} {command}"
     _refuse_repeated(arguments)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
@@ -123,7 +137,7 @@ def _parse(function: Any, arguments: Sequence[str], command: str, advice: str = 
     try:
         with contextlib.redirect_stderr(complaint):
             parsed, unknown = tyro.cli(
-                function,
+                kind,
                 args=list(arguments),
                 prog=program,
                 config=config,
@@ -135,12 +149,12 @@ def _parse(function: Any, arguments: Sequence[str], command: str, advice: str = 
             raise InputError(_sentence(complaint.getvalue())) from None
         raise
     if unknown:
-        flags = _flags(function, config, **options)
+        flags = _flags(kind, config, **options)
         near = difflib.get_close_matches(unknown[0], flags, n=2, cutoff=0.5)
         guess = f"did you mean {' or '.join(near)}? " if near else ""
-        kind = "flag" if unknown[0].startswith("-") else "argument"
+        what = "flag" if unknown[0].startswith("-") else "argument"
         advice = advice or f"{guess}{program} --help lists what is accepted"
-        raise InputError(f"unknown {kind} {unknown[0]}; {advice}")
+        raise InputError(f"unknown {what} {unknown[0]}; {advice}")
     return parsed
 
 
@@ -194,36 +208,37 @@ _OURS = (
 )
 
 
-def _flags(function: Any, config: Any, **options: Any) -> list[str]:
+def _flags(kind: Any, config: Any, **options: Any) -> list[str]:
     """Every flag that the help text names; tyro offers no other list."""
     text = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(text):
-        tyro.cli(function, args=["--help"], config=config, **options)
+        tyro.cli(kind, args=["--help"], config=config, **options)
     return sorted(set(re.findall(r"--[a-z][a-z-]*", text.getvalue())))
 
 
 def _list(arguments: list[str]) -> None:
     """List the recipes, figures and tables, topologies and weight rules."""
 
-    def show() -> None:
+    @dataclass(frozen=True)
+    class Options:
         """List the recipes, figures and tables, topologies and weight rules."""
-        from gossamer.mixing import RULES
-        from gossamer.recipes import RECIPES
-        from gossamer.reproductions import REPRODUCTIONS
-        from gossamer.topologies import NAMES
 
-        print("recipes (gossamer train RECIPE)")
-        for name, recipe in RECIPES.items():
-            print(f"  {name:<30} {(recipe.__doc__ or '').strip().splitlines()[0]}")
-        print("\nfigures and tables (gossamer reproduce NAME)")
-        for name, reproduction in REPRODUCTIONS.items():
-            print(f"  {name:<30} {reproduction.title}")
-        for title, functions in (("topologies (--topology)", NAMES), ("weight rules (--weights)", RULES)):
-            print(f"\n{title}")
-            for name, function in functions.items():
-                print(f"  {name:<30} {(function.__doc__ or '').strip().splitlines()[0]}")
+    _parse(Options, arguments, "list")
+    from gossamer.mixing import RULES
+    from gossamer.recipes import RECIPES
+    from gossamer.reproductions import REPRODUCTIONS
+    from gossamer.topologies import NAMES
 
-    _parse(show, arguments, "list")
+    print("recipes (gossamer train RECIPE)")
+    for name, recipe in RECIPES.items():
+        print(f"  {name:<30} {(recipe.__doc__ or '').strip().splitlines()[0]}")
+    print("\nfigures and tables (gossamer reproduce NAME)")
+    for name, reproduction in REPRODUCTIONS.items():
+        print(f"  {name:<30} {reproduction.title}")
+    for title, functions in (("topologies (--topology)", NAMES), ("weight rules (--weights)", RULES)):
+        print(f"\n{title}")
+        for name, function in functions.items():
+            print(f"  {name:<30} {(function.__doc__ or '').strip().splitlines()[0]}")
 
 
 def _train(arguments: list[str]) -> None:
@@ -267,19 +282,19 @@ def _resume(arguments: list[str]) -> None:
     from gossamer.progress import reporter
     from gossamer.train import resume
 
-    def continue_run(resume: Path, rounds: int | None = None) -> tuple[Path, int | None]:
-        """Continue a run from its newest checkpoint, exactly as if it had never stopped.
+    @dataclass(frozen=True)
+    class Options:
+        """Continue a run from its newest checkpoint, exactly as if it had never stopped."""
 
-        Args:
-            resume: Folder of the run.
-            rounds: New total number of rounds; by default what the run was started with.
-        """
-        return resume, rounds
+        resume: Path
+        """Folder of the run."""
+        rounds: int | None = None
+        """New total number of rounds; by default what the run was started with."""
 
     advice = "a run keeps what it was begun with, and takes --rounds only"
-    run, rounds = _parse(continue_run, arguments, "train", advice)
+    options = _parse(Options, arguments, "train", advice)
     _keep_memory()
-    print(resume(run, rounds, reporter(run.name)))
+    print(resume(options.resume, options.rounds, reporter(options.resume.name)))
 
 
 def _keep_memory() -> None:
@@ -534,7 +549,7 @@ def _theory(arguments: list[str]) -> None:
     if name not in SUBJECTS:
         raise InputError(f"{name!r} is no subject of theory; {_nearest(name, list(SUBJECTS))}")
     console = Console(width=max(100, Console().width))
-    for table in _parse(SUBJECTS[name], rest, f"theory {name}"):
+    for table in _call_of(SUBJECTS[name], rest, f"theory {name}")():
         console.print(table)
 
 
@@ -622,22 +637,21 @@ def _resume_launch(arguments: list[str]) -> None:
     from gossamer.fleet.launch import resume_launch
     from gossamer.progress import reporter
 
-    def continue_run(
-        resume: Path, rounds: int | None = None, address: str | None = None
-    ) -> tuple[Path, int | None, str | None]:
-        """Continue a launch, each agent from its newest checkpoint.
+    @dataclass(frozen=True)
+    class Options:
+        """Continue a launch, each agent from its newest checkpoint."""
 
-        Args:
-            resume: Folder of the launch.
-            rounds: New total number of rounds; by default what it was started with.
-            address: Of the Ray to use, for a launch with --runtime ray; by default that which it used.
-        """
-        return resume, rounds, address
+        resume: Path
+        """Folder of the launch."""
+        rounds: int | None = None
+        """New total number of rounds; by default what it was started with."""
+        address: str | None = None
+        """Of the Ray to use, for a launch with --runtime ray; by default that which it used."""
 
     advice = "a launch keeps what it was begun with, and takes --rounds and --address only"
-    run, rounds, address = _parse(continue_run, arguments, "launch", advice)
+    options = _parse(Options, arguments, "launch", advice)
     _leave_gpus_alone()
-    print(resume_launch(run, rounds, reporter(run.name), address))
+    print(resume_launch(options.resume, options.rounds, reporter(options.resume.name), options.address))
 
 
 def _agent(arguments: list[str]) -> None:
@@ -719,8 +733,6 @@ def _gather(arguments: list[str]) -> None:
 
 def _keys(arguments: list[str]) -> None:
     """Make a run's authority (keys init) and the certificates of its agents (keys issue)."""
-    from gossamer.keys import create_authority, issue
-
     usage = (
         f"usage: {PROGRAM} keys init FOLDER --title TITLE [--days DAYS]\n"
         f"       {PROGRAM} keys issue FOLDER --names NAME ... [--addresses HOST ...] [--days DAYS]\n\n"
@@ -732,38 +744,51 @@ def _keys(arguments: list[str]) -> None:
         print(usage)
         return
     action, *rest = arguments
-
-    def init(folder: tyro.conf.Positional[Path], title: str, days: float = 365.0) -> None:
-        """Make the authority of a run.
-
-        Args:
-            folder: Where; made if it is missing.
-            title: Name of the run in the authority's certificate.
-            days: How long it is valid.
-        """
-        print(create_authority(folder, title, days))
-
-    def issue_names(
-        folder: tyro.conf.Positional[Path],
-        names: tuple[str, ...],
-        addresses: tuple[str, ...] = ("127.0.0.1", "localhost"),
-        days: float = 365.0,
-    ) -> None:
-        """Make certificates and keys.
-
-        Args:
-            folder: Of the authority.
-            names: Of agents, or of observers.
-            addresses: Names and numbers under which the device is reached.
-            days: How long they are valid.
-        """
-        for name in names:
-            print(issue(folder, name, addresses, days))
-
-    actions = {"init": init, "issue": issue_names}
+    actions = {"init": _init_keys, "issue": _issue_keys}
     if action not in actions:
         raise InputError(f"{action!r} is no action of keys; {_nearest(action, list(actions))}")
-    _parse(actions[action], rest, f"keys {action}")
+    actions[action](rest)
+
+
+def _init_keys(arguments: list[str]) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """Make the authority of a run."""
+
+        folder: tyro.conf.Positional[Path]
+        """Where; made if it is missing."""
+        title: str
+        """Name of the run in the authority's certificate."""
+        days: float = 365.0
+        """How long it is valid."""
+
+    options = _parse(Options, arguments, "keys init")
+    from gossamer.keys import create_authority
+
+    print(create_authority(options.folder, options.title, options.days))
+
+
+def _issue_keys(arguments: list[str]) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        """Make certificates and keys."""
+
+        folder: tyro.conf.Positional[Path]
+        """Of the authority."""
+        names: tuple[str, ...]
+        """Of agents, or of observers."""
+        addresses: tuple[str, ...] = ("127.0.0.1", "localhost")
+        """Names and numbers under which the device is reached."""
+        days: float = 365.0
+        """How long they are valid."""
+
+    options = _parse(Options, arguments, "keys issue")
+    from gossamer.keys import issue, require_name
+
+    for name in options.names:
+        require_name("name", name)  # all of them, before a certificate of the first is made
+    for name in options.names:
+        print(issue(options.folder, name, options.addresses, options.days))
 
 
 def _recipe(name: str) -> str:
