@@ -82,7 +82,7 @@ def test_train_prints_plain_lines_and_the_folder(capsys, tmp_path):
 
 
 def test_resume_evaluate_plot(capsys, run):
-    assert call(capsys, "train", "--resume", run, "--rounds", 4)[0] == 0
+    assert call(capsys, "train", "--rounds", 4, "--resume", run)[0] == 0
     status, out, _ = call(capsys, "evaluate", run, "--episodes", 2, "--policy", "sampled")
     assert status == 0
     assert out.splitlines()[-1] == str(run / "evaluation-sampled.json")
@@ -177,6 +177,8 @@ BAD = [
     (recipe("--staleness", "x"), r"--staleness is 'x'; it must be one of \{None\}\|INT"),
     (recipe("--hidden", "a", "b"), r"--hidden is \['a', 'b'\]; --help says what it accepts"),
     (recipe("--runtime", "x"), "--runtime is 'x'; it must be one of 'vectorised', 'threads'"),
+    (("keys", "issue", "authority"), "--names is missing: Of agents, or of observers"),
+    (("keys", "init", "authority", "--title", "A"), "title is 'A'; it must have 1 to 63 lower-case letters"),
     (("agent", "cartpole-balance"), "--name is missing: Name of the agent, one of the fleet's"),
     (("evaluate",), "PATH is missing: Folder of the run"),
     (
@@ -202,6 +204,17 @@ BAD = [
     (("plot", "no/such/run"), "no/such/run is not a run folder"),
     (("topology", "ring", "--out", "x.gif"), "x.gif is no path of a picture"),
     (("train", "--resume"), "resume"),
+    (("train", "--rounds", "9", "--resume", "no/such/run"), "no/such/run is not a run folder"),
+    (("train", "--rounds=9", "--resume=no/such/run"), "no/such/run is not a run folder"),
+    (
+        recipe("--resume", "no/such/run"),
+        "unknown argument cartpole-balance; a run keeps what it was begun with",
+    ),
+    (("launch", "--rounds", "9", "--resume", "no/such/run"), "no/such/run is not a run folder"),
+    (
+        ("launch", "cartpole-balance", "--resume", "no/such/run"),
+        "unknown argument cartpole-balance; a launch keeps what it was begun with",
+    ),
     (("topology", "ring", "--agents", "0"), "agents is 0; it must be at least 1"),
     (("reproduce",), "name|NAME"),
     (("reproduce", "diffdac-fig9"), "'diffdac-fig9' is no reproduction; did you mean diffdac-fig"),

@@ -204,7 +204,7 @@ _OURS = (
         r"^Error parsing (\S+): no type matching (\S+) could be instantiated from \['(.*?)'\]\. .*$",
         r"\1 is '\3'; it must be one of \2",
     ),
-    (r"^Missing from .*?: (\S+)(?: [A-Z{}|]+)? (.*?) \(required\)$", r"\1 is missing: \2"),
+    (r"^Missing from .*?: (\S+)(?: [A-Z{}|]+| \[.*\])? (.*?) \(required\)$", r"\1 is missing: \2"),
 )
 
 
@@ -252,10 +252,14 @@ def _train(arguments: list[str]) -> None:
             f"recipes: {', '.join(RECIPES)}"
         )
         return
-    if arguments[0].startswith("--resume"):
+    if _is_resumed(arguments):
         _resume(arguments)
         return
     _train_recipe(_recipe(arguments[0]), arguments[1:])
+
+
+def _is_resumed(arguments: Sequence[str]) -> bool:
+    return any(each.partition("=")[0] == "--resume" for each in arguments)
 
 
 def _train_recipe(name: str, arguments: list[str]) -> None:
@@ -565,7 +569,7 @@ def _launch(arguments: list[str]) -> None:
             f"recipes: {', '.join(RECIPES)}"
         )
         return
-    if arguments[0].startswith("--resume"):
+    if _is_resumed(arguments):
         _resume_launch(arguments)
         return
     _launch_recipe(_recipe(arguments[0]), arguments[1:])
@@ -763,8 +767,9 @@ def _init_keys(arguments: list[str]) -> None:
         """How long it is valid."""
 
     options = _parse(Options, arguments, "keys init")
-    from gossamer.keys import create_authority
+    from gossamer.keys import create_authority, require_name
 
+    require_name("title", options.title)
     print(create_authority(options.folder, options.title, options.days))
 
 
