@@ -153,6 +153,16 @@ def test_demo_ends_with_the_path_of_the_picture(capsys, tmp_path, monkeypatch):
     assert "centralised" in out
 
 
+def test_demo_refuses_a_folder_that_is_taken(capsys, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    status, out, err = call(capsys, "demo", "--out", tmp_path)
+    assert (status, out) == (2, "")
+    assert (
+        err
+        == f"gossamer: {tmp_path} is a directory that is not empty; give another folder (--out), new or empty\n"
+    )
+
+
 def recipe(*flags):
     return ("train", "cartpole-balance", *flags)
 

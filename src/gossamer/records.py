@@ -50,11 +50,8 @@ def create_run(path: Path, config_data: dict[str, Any]) -> Path:
         {'seed': 0}
     """
     text = _json(config_data, indent=2)
-    try:
-        _check_free(path)
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    require_free(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         _write_atomically(path / _CONFIG, text + "\n")
@@ -64,6 +61,18 @@ def create_run(path: Path, config_data: dict[str, Any]) -> Path:
                 folder.rmdir()
         raise _unwritable(path, error) from error
     return path
+
+
+def require_free(path: Path) -> None:
+    """Refuse the folder of a new run that is taken, before anything is written.
+
+    Raises:
+        InputError: it is a file, or holds something.
+    """
+    try:
+        _require_free(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def replace_config(path: Path, config_data: dict[str, Any]) -> None:
@@ -378,16 +387,18 @@ def summarise(values: Shaped[np.ndarray, " agent"]) -> dict[str, Any]:
     }
 
 
-def _check_free(path: Path) -> None:
+def _require_free(path: Path) -> None:
     if (path / _CONFIG).is_file():
         raise InputError(
-            f"{path} already holds a run; continue it with --resume {path} or choose another --out"
+            f"{path} already holds a run; continue it (--resume {path}), or give another folder (--out)"
         )
     if path.is_dir():
         if any(path.iterdir()):
-            raise InputError(f"{path} is a directory that is not empty; choose another --out, new or empty")
+            raise InputError(
+                f"{path} is a directory that is not empty; give another folder (--out), new or empty"
+            )
     elif path.exists():
-        raise InputError(f"{path} is a file; choose another --out, a new or empty directory")
+        raise InputError(f"{path} is a file; give another folder (--out), new or empty")
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

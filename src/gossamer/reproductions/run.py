@@ -84,7 +84,8 @@ def is_finished(experiment: Experiment, folder: Path) -> bool:
     held = load_experiment(folder)
     if replace(held, rounds=experiment.rounds) != experiment or held.rounds > experiment.rounds:
         raise InputError(
-            f"{folder} holds another training than is wanted now; move it away or give other --runs"
+            f"{folder} holds another training than is wanted now; move it away, or give another folder of trainings "
+            "(--runs)"
         )
     saved = [checkpoints.rounds(each / "checkpoints") for each in run_folders(folder)]
     return all(rounds and rounds[-1] == experiment.rounds for rounds in saved)
