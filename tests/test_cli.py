@@ -1,5 +1,6 @@
 """The command line as a user meets it: output, exit status, one sentence for bad input."""
 
+import errno
 import importlib
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 from gossamer import train
 from gossamer.cli import COMMANDS, main
 from gossamer.recipes import pendulum
+from gossamer.records import MetricsLog, read_metrics
 
 TINY = ["--hidden", "8", "8", "--agents", "5", "--topology", "ring", "--max-steps", "20"]
 
@@ -279,6 +281,56 @@ def test_an_unwritable_folder(capsys, tmp_path):
     status, _, err = call(capsys, *recipe(*TINY, "--out", tmp_path / "file" / "run"))
     assert status == 2
     assert re.fullmatch(r"gossamer: .*cannot be written.*\n", err)
+
+
+def test_keys_and_videos_where_nothing_can_be_written(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, err = call(capsys, "keys", "init", tmp_path / "file" / "keys", "--title", "site")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "cannot be written (Not a directory)" in err
+    (tmp_path / "folder.gif").mkdir()
+    status, _, err = call(capsys, "video", "no/such/run", "--out", tmp_path / "folder.gif")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "folder.gif cannot be written" in err
+
+
+def test_a_defect_keeps_its_traceback_and_a_full_disk_is_none(capsys, monkeypatch):
+    def refuse(number):
+        def command(arguments):
+            raise OSError(number, os.strerror(number), "somewhere/inside")
+
+        return command
+
+    for number in (errno.ENOENT, errno.EACCES, errno.EMFILE):
+        monkeypatch.setitem(COMMANDS, "list", refuse(number))
+        with pytest.raises(OSError, match="somewhere/inside"):
+            main(["list"])
+    monkeypatch.setitem(COMMANDS, "list", refuse(errno.ENOSPC))
+    sentence = (
+        "gossamer: somewhere/inside cannot be written (No space left on device); make room and try again\n"
+    )
+    assert call(capsys, "list") == (1, "", sentence)
+
+
+def test_a_run_on_a_full_disk_says_how_to_go_on_and_does(capsys, tmp_path, monkeypatch):
+    append, folder = MetricsLog.append, tmp_path / "run"
+
+    def full(log, rows):
+        if rows[-1]["round"] > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(log, rows)
+
+    flags = (*TINY, "--rounds", 4, "--record-every", 1, "--checkpoint-every", 2, "--out", folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(MetricsLog, "append", full)
+        status, _, err = call(capsys, *recipe(*flags))
+    assert status == 1
+    assert err == (
+        f"gossamer: {folder} cannot be written (No space left on device); the run stopped and what it saved is kept; "
+        f"when that is mended, go on with: gossamer train --resume {folder}\n"
+    )
+    assert call(capsys, "train", "--resume", folder)[0] == 0
+    assert [row["round"] for row in read_metrics(folder / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
 def test_a_diverged_run_ends_with_status_1(capsys, tmp_path):

@@ -1,11 +1,12 @@
 """The command line. It parses, calls the library and prints; every decision is made below it.
 
 Bad input leaves one sentence on standard error and exit status 2, an interrupted run status 130, a run that
-diverged status 1.
+diverged or could not be written any more status 1. A defect leaves its traceback.
 """
 
 import contextlib
 import difflib
+import errno
 import functools
 import io
 import itertools
@@ -26,6 +27,7 @@ from gossamer.errors import InputError
 
 PROGRAM = "gossamer"
 _INTERRUPTED = 130
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def program() -> None:
@@ -63,7 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(0)
     except OSError as error:
-        _exit(1, str(error))
+        # Of all that the system may refuse, only this is never a defect, wherever it comes up.
+        if error.errno not in _FULL:
+            raise
+        _exit(
+            1, f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room and try again"
+        )
     except KeyboardInterrupt:
         _exit(_INTERRUPTED, "interrupted")
     except Exception as error:
@@ -90,8 +97,9 @@ def _dispatch(arguments: list[str]) -> None:
         print(f"{PROGRAM} {version('gossamer')}")
         return
     # A run may name classes of the user's own, whose modules lie where the command is given.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    with contextlib.suppress(FileNotFoundError):  # a directory that was removed meanwhile
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
     name, *rest = arguments
     if name not in COMMANDS:
         raise InputError(f"{name!r} is no command; {_nearest(name, list(COMMANDS))}")

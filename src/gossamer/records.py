@@ -54,7 +54,7 @@ def create_run(path: Path, config_data: dict[str, Any]) -> Path:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path / _CONFIG, text + "\n")
+        write_atomically(path / _CONFIG, text + "\n")
     except OSError as error:
         for folder in missing:
             with contextlib.suppress(OSError):
@@ -83,7 +83,7 @@ def replace_config(path: Path, config_data: dict[str, Any]) -> None:
     """
     text = _json(config_data, indent=2)
     try:
-        _write_atomically(path / _CONFIG, text + "\n")
+        write_atomically(path / _CONFIG, text + "\n")
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -96,9 +96,24 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """
     text = _json(_without_non_finite(data), indent=1)
     try:
-        _write_atomically(path, text + "\n")
+        write_atomically(path, text + "\n")
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all; what is there when this returns survives a loss of power."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -244,15 +259,19 @@ def require_recorded(path: Path, offset: int) -> None:
     if offset == 0:
         return
     remedy = "the metrics were damaged; restore the file or start a new run"
-    if not path.is_file():
-        raise InputError(f"{path} is missing and {offset} bytes were recorded there: {remedy}")
-    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(offset - 1)
+            last = file.read(1)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing and {offset} bytes were recorded there: {remedy}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); make it readable") from error
     if size < offset:
         raise InputError(f"{path} holds {size} bytes where {offset} were recorded: {remedy}")
-    with path.open("rb") as file:
-        file.seek(offset - 1)
-        if file.read(1) != b"\n":
-            raise InputError(f"{path} has no line that ends at byte {offset}: {remedy}")
+    if last != b"\n":
+        raise InputError(f"{path} has no line that ends at byte {offset}: {remedy}")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -412,20 +431,6 @@ def _json(data: Any, indent: int | None = None) -> str:
         raise InputError(
             f"the configuration is not plain JSON data ({error}); use serialization.to_data"
         ) from error
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
 
 
 def _sync_directory(folder: Path) -> None:
