@@ -1,6 +1,8 @@
 """A checkpoint comes back bit for bit or is seen to be damaged; a killed save costs none complete."""
 
+import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -389,3 +391,19 @@ def test_orbax_warns_and_logs_nothing(tmp_path, caplog, capfd):
         restore_newest(tmp_path, STATE)
     assert not [record for record in caplog.records if record.levelname != "INFO"]
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # Orbax's own thread
+def test_what_the_system_refuses_to_write_is_its_error_and_what_was_saved_is_kept(tmp_path):
+    """A limit on the length of files stands for a full disk, which Orbax reports in the same way."""
+    save(tmp_path, Checkpoint(1, {"weight": jnp.ones(3)}, {}))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    noise = np.random.default_rng(0).normal(size=200_000)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        with pytest.raises(OSError, match="File too large") as refused:
+            save(tmp_path, Checkpoint(2, {"weight": noise}, {}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refused.value.errno == errno.EFBIG
+    assert rounds(tmp_path) == [1]

@@ -1,5 +1,6 @@
 """The command line as a user meets it: output, exit status, one sentence for bad input."""
 
+import errno
 import importlib
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 from gossamer import train
 from gossamer.cli import COMMANDS, main
 from gossamer.recipes import pendulum
+from gossamer.records import MetricsLog, read_metrics
 
 TINY = ["--hidden", "8", "8", "--agents", "5", "--topology", "ring", "--max-steps", "20"]
 
@@ -82,7 +84,7 @@ def test_train_prints_plain_lines_and_the_folder(capsys, tmp_path):
 
 
 def test_resume_evaluate_plot(capsys, run):
-    assert call(capsys, "train", "--resume", run, "--rounds", 4)[0] == 0
+    assert call(capsys, "train", "--rounds", 4, "--resume", run)[0] == 0
     status, out, _ = call(capsys, "evaluate", run, "--episodes", 2, "--policy", "sampled")
     assert status == 0
     assert out.splitlines()[-1] == str(run / "evaluation-sampled.json")
@@ -153,6 +155,16 @@ def test_demo_ends_with_the_path_of_the_picture(capsys, tmp_path, monkeypatch):
     assert "centralised" in out
 
 
+def test_demo_refuses_a_folder_that_is_taken(capsys, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    status, out, err = call(capsys, "demo", "--out", tmp_path)
+    assert (status, out) == (2, "")
+    assert (
+        err
+        == f"gossamer: {tmp_path} is a directory that is not empty; give another folder (--out), new or empty\n"
+    )
+
+
 def recipe(*flags):
     return ("train", "cartpole-balance", *flags)
 
@@ -165,6 +177,11 @@ BAD = [
         "'--rounds' stands where a recipe was expected; known are .*cartpole-balance",
     ),
     (recipe("--agent", "3"), "unknown flag --agent; did you mean --agents"),
+    (("list", "--al"), "unknown flag --al; "),
+    (
+        ("keys", "init", "authority", "--title", "site", "--dayz", "3"),
+        "unknown flag --dayz; did you mean --days",
+    ),
     (recipe("--agents", "0"), "agents is 0; it must be at least 1"),
     (recipe("--agents", "x"), "--agents is 'x'; it must be an integer"),
     (recipe("--agents"), "--agents has no value; --help says what it accepts"),
@@ -172,6 +189,8 @@ BAD = [
     (recipe("--staleness", "x"), r"--staleness is 'x'; it must be one of \{None\}\|INT"),
     (recipe("--hidden", "a", "b"), r"--hidden is \['a', 'b'\]; --help says what it accepts"),
     (recipe("--runtime", "x"), "--runtime is 'x'; it must be one of 'vectorised', 'threads'"),
+    (("keys", "issue", "authority"), "--names is missing: Of agents, or of observers"),
+    (("keys", "init", "authority", "--title", "A"), "title is 'A'; it must have 1 to 63 lower-case letters"),
     (("agent", "cartpole-balance"), "--name is missing: Name of the agent, one of the fleet's"),
     (("evaluate",), "PATH is missing: Folder of the run"),
     (
@@ -197,6 +216,17 @@ BAD = [
     (("plot", "no/such/run"), "no/such/run is not a run folder"),
     (("topology", "ring", "--out", "x.gif"), "x.gif is no path of a picture"),
     (("train", "--resume"), "resume"),
+    (("train", "--rounds", "9", "--resume", "no/such/run"), "no/such/run is not a run folder"),
+    (("train", "--rounds=9", "--resume=no/such/run"), "no/such/run is not a run folder"),
+    (
+        recipe("--resume", "no/such/run"),
+        "unknown argument cartpole-balance; a run keeps what it was begun with",
+    ),
+    (("launch", "--rounds", "9", "--resume", "no/such/run"), "no/such/run is not a run folder"),
+    (
+        ("launch", "cartpole-balance", "--resume", "no/such/run"),
+        "unknown argument cartpole-balance; a launch keeps what it was begun with",
+    ),
     (("topology", "ring", "--agents", "0"), "agents is 0; it must be at least 1"),
     (("reproduce",), "name|NAME"),
     (("reproduce", "diffdac-fig9"), "'diffdac-fig9' is no reproduction; did you mean diffdac-fig"),
@@ -251,6 +281,56 @@ def test_an_unwritable_folder(capsys, tmp_path):
     status, _, err = call(capsys, *recipe(*TINY, "--out", tmp_path / "file" / "run"))
     assert status == 2
     assert re.fullmatch(r"gossamer: .*cannot be written.*\n", err)
+
+
+def test_keys_and_videos_where_nothing_can_be_written(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, err = call(capsys, "keys", "init", tmp_path / "file" / "keys", "--title", "site")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "cannot be written (Not a directory)" in err
+    (tmp_path / "folder.gif").mkdir()
+    status, _, err = call(capsys, "video", "no/such/run", "--out", tmp_path / "folder.gif")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "folder.gif cannot be written" in err
+
+
+def test_a_defect_keeps_its_traceback_and_a_full_disk_is_none(capsys, monkeypatch):
+    def refuse(number):
+        def command(arguments):
+            raise OSError(number, os.strerror(number), "somewhere/inside")
+
+        return command
+
+    for number in (errno.ENOENT, errno.EACCES, errno.EMFILE):
+        monkeypatch.setitem(COMMANDS, "list", refuse(number))
+        with pytest.raises(OSError, match="somewhere/inside"):
+            main(["list"])
+    monkeypatch.setitem(COMMANDS, "list", refuse(errno.ENOSPC))
+    sentence = (
+        "gossamer: somewhere/inside cannot be written (No space left on device); make room and try again\n"
+    )
+    assert call(capsys, "list") == (1, "", sentence)
+
+
+def test_a_run_on_a_full_disk_says_how_to_go_on_and_does(capsys, tmp_path, monkeypatch):
+    append, folder = MetricsLog.append, tmp_path / "run"
+
+    def full(log, rows):
+        if rows[-1]["round"] > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(log, rows)
+
+    flags = (*TINY, "--rounds", 4, "--record-every", 1, "--checkpoint-every", 2, "--out", folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(MetricsLog, "append", full)
+        status, _, err = call(capsys, *recipe(*flags))
+    assert status == 1
+    assert err == (
+        f"gossamer: {folder} cannot be written (No space left on device); the run stopped and what it saved is kept; "
+        f"when that is mended, go on with: gossamer train --resume {folder}\n"
+    )
+    assert call(capsys, "train", "--resume", folder)[0] == 0
+    assert [row["round"] for row in read_metrics(folder / "metrics.jsonl")] == [1, 2, 3, 4]
 
 
 def test_a_diverged_run_ends_with_status_1(capsys, tmp_path):
@@ -347,6 +427,37 @@ def test_theory_refuses_bad_input_in_one_sentence(capsys):
         status, out, err = call(capsys, "theory", *arguments)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert said in err
+
+
+def test_theory_computes_nothing_where_a_flag_is_unknown(capsys, monkeypatch):
+    from gossamer.theory.tables import SUBJECTS
+
+    computed = []
+
+    def tabular(families: int = 200):
+        computed.append(families)
+        print("heard", file=sys.stderr)
+        return ()
+
+    monkeypatch.setitem(SUBJECTS, "tabular", tabular)
+    status, _, err = call(capsys, "theory", "tabular", "--familiez", 3)
+    assert (status, computed) == (2, [])
+    assert "unknown flag --familiez; did you mean --families?" in err
+    assert call(capsys, "theory", "tabular", "--families", 3) == (0, "", "heard\n")
+    assert computed == [3]
+
+
+def test_keys_are_issued_for_all_names_or_for_none(capsys, tmp_path):
+    folder = tmp_path / "keys"
+    assert call(capsys, "keys", "init", folder, "--title", "site")[0] == 0
+    status, out, err = call(capsys, "keys", "issue", folder, "--names", "ada", "Bob")
+    assert (status, out) == (2, "")
+    assert "name is 'Bob'" in err
+    assert not (folder / "ada.pem").exists()
+    assert call(capsys, "keys", "issue", folder, "--names", "ada", "bob")[1].splitlines() == [
+        str(folder / "ada.pem"),
+        str(folder / "bob.pem"),
+    ]
 
 
 def test_classes_of_ones_own_are_found_where_the_command_is_given(capsys, tmp_path, monkeypatch):

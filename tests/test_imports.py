@@ -5,6 +5,7 @@ What runs algorithms knows their contract and none of them; what is heavy and op
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -237,10 +238,37 @@ def test_modules_of_a_layer_import_one_another_one_way():
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
-def test_top_modules_stay_cheap_to_start():
-    """The command line answers --version without jax: heavy imports stand inside its commands."""
-    tree = ast.parse((ROOT / "cli.py").read_text())
+COMMAND_LINE = sorted((ROOT / "cli").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", COMMAND_LINE, ids=lambda path: path.name)
+def test_the_command_line_brings_in_only_itself(path):
+    """What a command needs is imported inside it: none waits for what another needs, or fails for want of it."""
+    tree = ast.parse(path.read_text())
     names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-    modules = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
-    assert not {"jax", "numpy", "matplotlib"} & (names | modules)
-    assert {module for module in modules if module and module.startswith("gossamer")} == {"gossamer.errors"}
+    modules = {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert not {"jax", "numpy", "matplotlib", "rich"} & {name.partition(".")[0] for name in names | modules}
+    ours = {module for module in names | modules if module.startswith("gossamer")}
+    assert all(module == "gossamer.errors" or module.startswith("gossamer.cli.") for module in ours)
+
+
+IN_THE_COMMAND_LINE = [
+    "parse",
+    "catalogue",
+    "train",
+    "analysis",
+    "reproduce",
+    "theory",
+    "fleet",
+    "keys",
+    "entry",
+]
+
+
+def test_imports_in_the_command_line_point_up():
+    assert {path.stem for path in COMMAND_LINE} == {"__init__", *IN_THE_COMMAND_LINE}
+    for place, name in enumerate(IN_THE_COMMAND_LINE):
+        found = re.findall(
+            r"^from gossamer\.cli\.(\w+) import", (ROOT / "cli" / f"{name}.py").read_text(), re.M
+        )
+        assert set(found) <= set(IN_THE_COMMAND_LINE[:place]), name

@@ -161,7 +161,7 @@ def test_what_breaks_off_leaves_nothing(folder, monkeypatch):
         plain(descriptor)
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
         keys.issue(folder, "ada", clock=now)
     assert set(modes(folder)) == before
 

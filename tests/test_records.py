@@ -48,20 +48,20 @@ class TestRunFolder:
     def test_a_run_is_never_overwritten(self, tmp_path):
         create_run(tmp_path, {"seed": 0})
         with pytest.raises(
-            InputError, match=rf"already holds a run; continue it with --resume {re.escape(str(tmp_path))}"
+            InputError, match=rf"already holds a run; continue it \(--resume {re.escape(str(tmp_path))}\)"
         ):
             create_run(tmp_path, {"seed": 1})
         assert read_config(tmp_path) == {"seed": 0}
 
     def test_a_directory_in_use_is_refused(self, tmp_path):
         (tmp_path / "notes").write_text("mine")
-        with pytest.raises(InputError, match="not empty; choose another --out"):
+        with pytest.raises(InputError, match=r"not empty; give another folder \(--out\)"):
             create_run(tmp_path, {})
         assert contents(tmp_path) == {"notes": b"mine"}
 
     def test_a_file_is_refused(self, tmp_path):
         (tmp_path / "file").write_text("mine")
-        with pytest.raises(InputError, match="is a file; choose another --out"):
+        with pytest.raises(InputError, match=r"is a file; give another folder \(--out\)"):
             create_run(tmp_path / "file", {})
         assert contents(tmp_path) == {"file": b"mine"}
 

@@ -302,7 +302,7 @@ def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
 
 def test_a_taken_folder_is_refused_and_untouched(straight, tmp_path):
     before = sorted(path.name for path in straight.iterdir())
-    with pytest.raises(InputError, match=r"already holds a run; continue it with --resume"):
+    with pytest.raises(InputError, match=r"already holds a run; continue it \(--resume"):
         train(small_experiment(), straight)
     assert sorted(path.name for path in straight.iterdir()) == before
 

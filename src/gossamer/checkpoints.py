@@ -68,6 +68,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = 2) -> Path:
     Raises:
         InputError: ``keep`` or the round is too small, or the metadata is not plain JSON data.
         TypeError: a leaf of the state is not an array.
+        OSError: the folder cannot be written; what it held is kept.
 
     Example:
         >>> import tempfile
@@ -164,7 +165,11 @@ def rounds(folder: Path) -> list[int]:
     """
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if re.fullmatch(r"0|[1-9][0-9]*", path.name))
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror}); make it readable") from error
+    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
 
 
 def forget_after(folder: Path, number: int) -> None:
@@ -249,7 +254,19 @@ def _write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> None:
     if stored:
         # Parameters hardly compress: compression takes four times as long to save a tenth of the space.
         with orbax.checkpoint.PyTreeCheckpointer(use_compression=False) as checkpointer:
-            checkpointer.save(path.absolute(), stored)
+            try:
+                checkpointer.save(path.absolute(), stored)
+            except ValueError as error:
+                refused = _refused_by_the_system(error, path)
+                if refused is None:
+                    raise
+                raise refused from error
+
+
+def _refused_by_the_system(error: ValueError, path: Path) -> OSError | None:
+    """What the system refused, such as a full disk, of which Orbax makes a ValueError."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return None if code is None else OSError(int(code[1]), os.strerror(int(code[1])), str(path))
 
 
 def _read_arrays(path: Path, leaves: Sequence[dict[str, Any]]) -> list[np.ndarray]:

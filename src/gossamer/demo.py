@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from gossamer.analysis import plot, read_curve
-from gossamer.errors import InputError
 from gossamer.evaluate import evaluate, write_evaluation
 from gossamer.progress import reporter
 from gossamer.recipes import cartpole_balance, centralised
+from gossamer.records import require_free
 from gossamer.train import train
 
 _LAST = 20
@@ -30,8 +30,7 @@ def demo(out: Path, rounds: int = 300, seed: int = 0) -> Path:
     Raises:
         InputError: the folder does not do, or a number is out of range.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is taken; choose another --out, new or empty")
+    require_free(out)
     diffusion = replace(cartpole_balance(), rounds=rounds, seed=seed)
     experiments = {"diffusion": diffusion, "centralised": centralised(diffusion)}
     runs = {name: train(each, out / name, reporter(name)) for name, each in experiments.items()}

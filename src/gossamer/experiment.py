@@ -245,7 +245,7 @@ def weigh_by(spec: str, topology: Topology) -> tuple[csr_array, ...]:
         >>> weigh_by("uniform", named("ring", agents=3))[0].toarray().round(2).tolist()
         [[0.33, 0.33, 0.33], [0.33, 0.33, 0.33], [0.33, 0.33, 0.33]]
     """
-    if spec.partition(":")[0] not in RULES and Path(spec).is_file():
+    if spec.partition(":")[0] not in RULES and os.path.isfile(spec):
         return read_matrix(spec, topology)
     return weigh(topology, named_rule(spec))
 
@@ -259,7 +259,7 @@ def with_absolute_paths(experiment: Experiment) -> Experiment:
         True
     """
     weights = experiment.weights
-    if weights.partition(":")[0] not in RULES and Path(weights).is_file():
+    if weights.partition(":")[0] not in RULES and os.path.isfile(weights):
         weights = str(Path(weights).absolute())
     return replace(experiment, topology=with_absolute_path(experiment.topology), weights=weights)
 

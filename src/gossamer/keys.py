@@ -57,7 +57,10 @@ def create_authority(
     require_cryptography()
     require_name("run_name", run_name)
     begin, end = _validity(valid_days, clock())
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     _require_closed(folder)
     key = _new_key()
     subject = _subject(run_name)
@@ -317,14 +320,22 @@ def _save(folder: Path, name: str, certificate: Any, key: Any) -> Path:
             except FileExistsError:
                 raise InputError(f"{path} exists already; remove it first, or choose another name") from None
             placed.append(path)
-    except BaseException:
+    except BaseException as error:
         for path in placed:
             path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(folder, error) from error
         raise
     finally:
         for written in temporary.values():
             written.unlink(missing_ok=True)
     return certificate_path
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{folder} cannot be written ({error.strerror}); make it writable, or give another folder"
+    )
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

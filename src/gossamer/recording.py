@@ -3,9 +3,10 @@
 What happened is told by engines or agents; here it becomes rows and files.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from gossamer.certificate import Verdict
 from gossamer.checkpoints import Checkpoint
 from gossamer.engines import Report, Traffic
 from gossamer.experiment import Parts
-from gossamer.records import EventLog, MetricsLog, require_recorded, summarise, write_json
+from gossamer.records import EventLog, MetricsLog, require_recorded, summarise, write_atomically
 from gossamer.stopping import Unfinished
 from gossamer.types import Finished
 
@@ -26,6 +27,10 @@ BEST = "best"
 
 class NonFiniteParameters(Unfinished, ArithmeticError):
     """An agent's parameters left the numbers; the message names the agent, the round and what is kept."""
+
+
+class UnwritableRun(Unfinished):
+    """A run's folder cannot be written any more, as on a full disk; the message names it and says how to go on."""
 
 
 class Totals(NamedTuple):
@@ -66,7 +71,8 @@ class Best:
         """Keep a checkpoint if the mean return before it is the best so far."""
         if mean is not None and mean > self._mean:
             checkpoints.save(self._folder / BEST, checkpoint, keep=1)
-            write_json(self._file, {"round": checkpoint.round, "episodic_return": mean})
+            best = {"round": checkpoint.round, "episodic_return": mean}
+            write_atomically(self._file, json.dumps(best, indent=1) + "\n")
             self._mean = mean
 
 
@@ -78,41 +84,67 @@ class RunLog:
         totals: what the run had used before.
         offset: bytes of the metrics that are kept; what is behind them was not saved and comes again.
         keep_best: whether the best checkpoint so far is kept beside the newest ones.
+        again: how to go on once the folder can be written again.
+
+    Raises:
+        UnwritableRun: a file cannot be written, now or in any method.
     """
 
-    def __init__(self, folder: Path, totals: Totals, offset: int, keep_best: bool):
+    def __init__(
+        self,
+        folder: Path,
+        totals: Totals,
+        offset: int,
+        keep_best: bool,
+        again: str = "begin the same again",
+    ):
         require_recorded(folder / "metrics.jsonl", offset)
-        self.folder, self.totals = folder, totals
+        self.folder, self.totals, self._again = folder, totals, again
         self._best, self._since = (Best(folder) if keep_best else None), Recent()
-        self._events = EventLog(folder, purge_step=totals.env_steps + 1 if offset else None)
-        self.metrics = MetricsLog(folder / "metrics.jsonl")
-        self.metrics.truncate(offset)
+        with self._writing():
+            self._events = EventLog(folder, purge_step=totals.env_steps + 1 if offset else None)
+            self.metrics = MetricsLog(folder / "metrics.jsonl")
+            self.metrics.truncate(offset)
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write lines of ``record_rows``."""
         if not rows:
             return
-        self.metrics.append(rows)
-        for row in rows:
-            self._events.write(row["env_steps"], _scalars(row))
-        self._events.flush()
+        with self._writing():
+            self.metrics.append(rows)
+            for row in rows:
+                self._events.write(row["env_steps"], _scalars(row))
+            self._events.flush()
         self._since = self._since.and_then(rows)
         self.totals = Totals(rows[-1]["env_steps"], rows[-1]["time"]["seconds"])
 
     def save(self, number: int, state: Any) -> None:
         """A checkpoint of round ``number``, with where the metrics stand."""
-        self.metrics.sync()
-        metadata = {"metrics_offset": self.metrics.offset, **self.totals._asdict()}
-        checkpoint = Checkpoint(number, state, metadata)
-        checkpoints.save(self.folder / "checkpoints", checkpoint)
-        if self._best is not None:
-            self._best.consider(checkpoint, self._since.mean)
+        with self._writing():
+            self.metrics.sync()
+            metadata = {"metrics_offset": self.metrics.offset, **self.totals._asdict()}
+            checkpoint = Checkpoint(number, state, metadata)
+            checkpoints.save(self.folder / "checkpoints", checkpoint)
+            if self._best is not None:
+                self._best.consider(checkpoint, self._since.mean)
         self._since = Recent()
 
     def close(self) -> None:
         """Close the files."""
-        self.metrics.close()
-        self._events.close()
+        for each in (self.metrics, self._events):
+            # What cannot be written was said to be so when it was appended; closing tries once more.
+            with contextlib.suppress(OSError):
+                each.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UnwritableRun(
+                f"{self.folder} cannot be written ({error.strerror or error}); the run stopped and what it saved is "
+                f"kept; when that is mended, {self._again}"
+            ) from error
 
 
 class Timed(NamedTuple):

@@ -50,20 +50,29 @@ def create_run(path: Path, config_data: dict[str, Any]) -> Path:
         {'seed': 0}
     """
     text = _json(config_data, indent=2)
-    try:
-        _check_free(path)
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    except OSError as error:
-        raise _unwritable(path, error) from error
+    require_free(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path / _CONFIG, text + "\n")
+        write_atomically(path / _CONFIG, text + "\n")
     except OSError as error:
         for folder in missing:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise _unwritable(path, error) from error
     return path
+
+
+def require_free(path: Path) -> None:
+    """Refuse the folder of a new run that is taken, before anything is written.
+
+    Raises:
+        InputError: it is a file, or holds something.
+    """
+    try:
+        _require_free(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def replace_config(path: Path, config_data: dict[str, Any]) -> None:
@@ -74,7 +83,7 @@ def replace_config(path: Path, config_data: dict[str, Any]) -> None:
     """
     text = _json(config_data, indent=2)
     try:
-        _write_atomically(path / _CONFIG, text + "\n")
+        write_atomically(path / _CONFIG, text + "\n")
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -87,9 +96,24 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """
     text = _json(_without_non_finite(data), indent=1)
     try:
-        _write_atomically(path, text + "\n")
+        write_atomically(path, text + "\n")
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all; what is there when this returns survives a loss of power."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -235,15 +259,19 @@ def require_recorded(path: Path, offset: int) -> None:
     if offset == 0:
         return
     remedy = "the metrics were damaged; restore the file or start a new run"
-    if not path.is_file():
-        raise InputError(f"{path} is missing and {offset} bytes were recorded there: {remedy}")
-    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(offset - 1)
+            last = file.read(1)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing and {offset} bytes were recorded there: {remedy}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); make it readable") from error
     if size < offset:
         raise InputError(f"{path} holds {size} bytes where {offset} were recorded: {remedy}")
-    with path.open("rb") as file:
-        file.seek(offset - 1)
-        if file.read(1) != b"\n":
-            raise InputError(f"{path} has no line that ends at byte {offset}: {remedy}")
+    if last != b"\n":
+        raise InputError(f"{path} has no line that ends at byte {offset}: {remedy}")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -378,16 +406,18 @@ def summarise(values: Shaped[np.ndarray, " agent"]) -> dict[str, Any]:
     }
 
 
-def _check_free(path: Path) -> None:
+def _require_free(path: Path) -> None:
     if (path / _CONFIG).is_file():
         raise InputError(
-            f"{path} already holds a run; continue it with --resume {path} or choose another --out"
+            f"{path} already holds a run; continue it (--resume {path}), or give another folder (--out)"
         )
     if path.is_dir():
         if any(path.iterdir()):
-            raise InputError(f"{path} is a directory that is not empty; choose another --out, new or empty")
+            raise InputError(
+                f"{path} is a directory that is not empty; give another folder (--out), new or empty"
+            )
     elif path.exists():
-        raise InputError(f"{path} is a file; choose another --out, a new or empty directory")
+        raise InputError(f"{path} is a file; give another folder (--out), new or empty")
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
@@ -401,20 +431,6 @@ def _json(data: Any, indent: int | None = None) -> str:
         raise InputError(
             f"the configuration is not plain JSON data ({error}); use serialization.to_data"
         ) from error
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
 
 
 def _sync_directory(folder: Path) -> None:

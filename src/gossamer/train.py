@@ -32,7 +32,7 @@ from gossamer.experiment import (
 from gossamer.play import play_own_tasks
 from gossamer.power import EnergyMeter, PowerReading
 from gossamer.progress import Reporter, Silent, Status
-from gossamer.recording import BEST, NonFiniteParameters, RunLog, Timed, Totals, record_rows
+from gossamer.recording import BEST, NonFiniteParameters, RunLog, Timed, Totals, UnwritableRun, record_rows
 from gossamer.records import (
     create_run,
     provenance,
@@ -67,6 +67,7 @@ def train(experiment: Experiment, out: Path | str, reporter: Reporter | None = N
         InputError: the experiment or the folder does not do; nothing is written then.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was saved.
         NonFiniteParameters: learning diverged; the last checkpoint is kept.
+        UnwritableRun: the disk is full, say; the last checkpoint is kept.
 
     Example:
         >>> import tempfile
@@ -105,7 +106,7 @@ def resume(run: Path | str, rounds: int | None = None, reporter: Reporter | None
     Raises:
         InputError: the folder holds no run, cannot be continued, or another process writes to it; nothing is written
             then.
-        Interrupted, NonFiniteParameters: as ``train``.
+        Interrupted, NonFiniteParameters, UnwritableRun: as ``train``.
     """
     run = Path(run)
     experiment = load_experiment(run)
@@ -256,7 +257,7 @@ def _start(
         if mail >= 2**20:
             reporter.say(f"messages in flight and inboxes take {mail / 2**20:.1f} MiB")
     nothing = [Totals()] * len(folders)
-    with _open_all(folders, nothing, [0] * len(folders), experiment.keep_best) as logs:
+    with _open_all(folders, nothing, [0] * len(folders), experiment.keep_best, out) as logs:
         population = engine.start()
         _save_all(logs, engine.saved(population), 0)
         _drive(experiment, parts, engine, population, logs, out, reporter, stop)
@@ -279,7 +280,7 @@ def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | 
             raise InputError(
                 f"rounds is {experiment.rounds}; {run} has run {restored.done} already: give as many or more"
             )
-        with _open_all(folders, restored.totals, restored.offsets, experiment.keep_best) as logs:
+        with _open_all(folders, restored.totals, restored.offsets, experiment.keep_best, run) as logs:
             if rounds is not None:
                 _extend({run, *folders}, rounds)
             if restored.done == experiment.rounds:
@@ -316,17 +317,21 @@ def _make_runs(experiment: Experiment, out: Path) -> None:
 def _resume_seeds(experiment: Experiment, out: Path, reporter: Reporter | None) -> Path:
     """Seed after seed; one that is finished already is left as it is."""
     _make_seed_folders(experiment, read_config(out), out)
-    again = f"go on with: gossamer train --resume {out}"
     with stop_requests() as stop:
         for folder in run_folders(out):
             if stop:
-                raise Interrupted(f"stopped before {folder.name}, everything saved; {again}")
+                raise Interrupted(f"stopped before {folder.name}, everything saved; {_again(out)}")
             try:
                 with claimed(folder):
                     _resume_one(folder, reporter, stop)
-            except Interrupted as interruption:
-                raise Interrupted(str(interruption).replace(str(folder), str(out))) from None
+            except (Interrupted, UnwritableRun) as end:
+                raise type(end)(str(end).replace(_again(folder), _again(out))) from end.__cause__
     return out
+
+
+def _again(run: Path) -> str:
+    """What a run that has ended early says last."""
+    return f"go on with: gossamer train --resume {run}"
 
 
 def _extend_seeds(experiment: Experiment, out: Path) -> None:
@@ -361,7 +366,7 @@ def _extend(folders: set[Path], rounds: int) -> None:
 
 @contextmanager
 def _open_all(
-    folders: list[Path], totals: list[Totals], offsets: list[int], keep_best: bool
+    folders: list[Path], totals: list[Totals], offsets: list[int], keep_best: bool, run: Path
 ) -> Iterator[list[RunLog]]:
     for folder, offset in zip(folders, offsets, strict=True):
         require_recorded(folder / "metrics.jsonl", offset)
@@ -370,7 +375,7 @@ def _open_all(
         for folder in folders if len(folders) > 1 else ():  # seeds may also be resumed by their own folders
             stack.enter_context(claimed(folder))
         for folder, total, offset in zip(folders, totals, offsets, strict=True):
-            logs.append(RunLog(folder, total, offset, keep_best))
+            logs.append(RunLog(folder, total, offset, keep_best, _again(run)))
             stack.callback(logs[-1].close)
         yield logs
 
@@ -401,8 +406,8 @@ def _restore_best(experiment: Experiment, parts: Parts, folders: list[Path]) -> 
     missing = [folder for folder in folders if not checkpoints.rounds(folder / BEST)]
     if missing:
         raise InputError(
-            f"{missing[0]} holds no best checkpoint: it was trained without --keep-best True, or no episode has "
-            "ended yet"
+            f"{missing[0]} holds no best checkpoint: it was trained without keep_best (--keep-best True), or no "
+            "episode has ended yet"
         )
     like = _saved_shape(experiment, parts)
     saved = [checkpoints.restore_newest(folder / BEST, like) for folder in folders]
@@ -469,8 +474,7 @@ def _drive(
                 _save_all(logs, engine.saved(population), done)
             if stopping and done < experiment.rounds:
                 raise Interrupted(
-                    f"stopped after round {done} of {experiment.rounds}, everything saved; "
-                    f"go on with: gossamer train --resume {out}"
+                    f"stopped after round {done} of {experiment.rounds}, everything saved; {_again(out)}"
                 )
 
 

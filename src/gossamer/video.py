@@ -4,6 +4,7 @@ Only environments that show a picture of themselves can be filmed: Atari, and th
 """
 
 import importlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -185,6 +186,8 @@ def _check_path(path: Path) -> None:
     require_choice("the video's suffix", path.suffix, _SUFFIXES)
     if not path.parent.is_dir():
         raise InputError(f"the video is to be {path}, whose folder does not exist; give one that does")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{path} cannot be written; make it writable, or give another path (--out)")
     if path.suffix == ".mp4":
         _import_ffmpeg()
 

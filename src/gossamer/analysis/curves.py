@@ -18,7 +18,7 @@ Abscissa: TypeAlias = Literal["env_steps", "rounds"]
 
 _POINTS = 400
 _SMOOTHING = 0.05  # of all lines of the metrics
-_MOST_INSIDE = 5  # labels; a longer legend would lie on the curves
+_MOST_INSIDE = 4  # labels; a longer legend would lie on the curves
 
 
 class Curve(NamedTuple):

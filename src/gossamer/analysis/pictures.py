@@ -113,5 +113,5 @@ def save_picture(figure: Figure, out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out)
     except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}); choose another --out") from error
+        raise InputError(f"{out} cannot be written ({error.strerror}); give another path (--out)") from error
     return out

@@ -320,16 +320,30 @@ def gather_saved(out: Path, fleet: Fleet) -> str:
 def stopped(out: Path, lost: Sequence[str]) -> str:
     """What is said of a launch that was asked to stop.
 
+    In step, agents save themselves at common rounds only, and so none has saved itself because it was asked.
+
     Args:
         out: its folder.
-        lost: the agents that did not save themselves.
+        lost: the agents that were killed before they had ended.
 
     Example:
-        >>> stopped(Path("runs/fleet"), ["ada"])[:75]
-        'stopped, all agents have saved themselves but ada, of which an earlier chec'
+        >>> import tempfile
+        >>> from gossamer.recipes import cartpole_balance
+        >>> from gossamer.schedules import Schedule
+        >>> out = Path(tempfile.mkdtemp())
+        >>> for name, staleness in (("in-step", 0), ("free", None)):
+        ...     schedule = Schedule("most_recent", staleness)
+        ...     _ = create_launch(replace(cartpole_balance(), schedule=schedule), out / name, Launch())
+        ...     print(stopped(out / name, ["ada"]))
+        stopped, each agent is saved as of its last checkpoint; go on with: gossamer launch --resume /.../in-step
+        stopped, all agents have saved themselves but ada, of which an earlier checkpoint is kept; go on with: ...
     """
+    again = f"go on with: gossamer launch --resume {out}"
+    experiment, _, _ = load_launch(out)
+    if experiment.schedule.in_step:
+        return f"stopped, each agent is saved as of its last checkpoint; {again}"
     but = f" but {', '.join(lost)}, of which an earlier checkpoint is kept" if lost else ""
-    return f"stopped, all agents have saved themselves{but}; go on with: gossamer launch --resume {out}"
+    return f"stopped, all agents have saved themselves{but}; {again}"
 
 
 def back_to_common_round(stores: Sequence[Path]) -> None:

@@ -4,6 +4,7 @@ What is trained and concluded is said elsewhere.
 """
 
 import csv
+import io
 import multiprocessing
 import os
 import signal
@@ -84,7 +85,8 @@ def is_finished(experiment: Experiment, folder: Path) -> bool:
     held = load_experiment(folder)
     if replace(held, rounds=experiment.rounds) != experiment or held.rounds > experiment.rounds:
         raise InputError(
-            f"{folder} holds another training than is wanted now; move it away or give other --runs"
+            f"{folder} holds another training than is wanted now; move it away, or give another folder of trainings "
+            "(--runs)"
         )
     saved = [checkpoints.rounds(each / "checkpoints") for each in run_folders(folder)]
     return all(rounds and rounds[-1] == experiment.rounds for rounds in saved)
@@ -108,7 +110,7 @@ def write_findings(
     for name, folder in folders.items():
         _write_curve(folder, out / f"{name}.csv")
     experiments = {name: load_experiment(folder) for name, folder in folders.items()}
-    (out / "verdicts.md").write_text(verdicts(reproduction, findings.claims, scale, seeds, experiments))
+    _write(out / "verdicts.md", verdicts(reproduction, findings.claims, scale, seeds, experiments))
     write_json(
         out / "summary.json",
         {
@@ -256,11 +258,21 @@ def _write_curve(run: Path, out: Path) -> None:
 
 
 def _write_table(out: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    _write(out, table.getvalue())
+
+
+def _write(out: Path, text: str) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, "utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be written ({error.strerror}); give another folder (--out)"
+        ) from error
 
 
 def _cell(value: float | None) -> str:

@@ -108,7 +108,7 @@ def returns_in_tests(run: Path, tasks: Sequence[int] | None = None) -> list[Cour
     for folder in run_folders(run):
         rows = [row for row in read_metrics(folder / "metrics.jsonl") if "test" in row]
         if not rows:
-            raise InputError(f"{folder} has no tests; train it with --test-every")
+            raise InputError(f"{folder} has no tests; train it with test_every (--test-every)")
         epochs = np.array([row["round"] * experience.episodes_per_environment / _EPOCH for row in rows])
         returns = np.array([row["test"]["task_return"] for row in rows], float)
         found.append(Course(epochs, returns[:, tasks if tasks is not None else slice(None)].mean(1)))

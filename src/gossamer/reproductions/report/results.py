@@ -84,7 +84,7 @@ def read_results(folder: Path) -> Results:
                 reproductions[path.parent.name] = _reproduction(path.parent, summary)
             else:
                 learning.append(_learning(path.parent, summary))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise _damaged(path, f"{type(error).__name__}: {error}") from error
     return Results(reproductions, tuple(learning))
 

@@ -1,0 +1,98 @@
+"""``gossamer train`` and ``demo``: a population in this process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from gossamer.cli.catalogue import recipe_named
+from gossamer.cli.parse import PROGRAM, parse
+
+
+def train_command(arguments: list[str]) -> None:
+    """Run a recipe, or continue a run with --resume RUN."""
+    from gossamer.recipes import RECIPES
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            f"usage: {PROGRAM} train RECIPE [OPTIONS]   ({PROGRAM} train RECIPE --help lists them)\n"
+            f"       {PROGRAM} train --resume RUN [--rounds INT]\n\n"
+            f"recipes: {', '.join(RECIPES)}"
+        )
+        return
+    if is_resumed(arguments):
+        _resume(arguments)
+        return
+    _train_recipe(recipe_named(arguments[0]), arguments[1:])
+
+
+def is_resumed(arguments: Sequence[str]) -> bool:
+    """Whether a run is to go on, wherever that is said.
+
+    Example:
+        >>> is_resumed(["--rounds", "600", "--resume=runs/ring"])
+        True
+    """
+    return any(each.partition("=")[0] == "--resume" for each in arguments)
+
+
+def _train_recipe(name: str, arguments: list[str]) -> None:
+    from gossamer.compilation import keep_memory_mapped
+    from gossamer.experiment import Experiment
+    from gossamer.progress import reporter
+    from gossamer.recipes import RECIPES
+    from gossamer.train import train
+
+    @dataclass(frozen=True)
+    class Options:
+        experiment: Experiment
+        out: Path | None = None
+        """Folder of the run, new or empty; by default runs/RECIPE-DATE-TIME."""
+
+    default = Options(RECIPES[name]())
+    description = f"Train the recipe {name}: {(RECIPES[name].__doc__ or '').strip().splitlines()[0]}"
+    options = parse(Options, arguments, f"train {name}", default=default, description=description)
+    out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    keep_memory_mapped()
+    print(train(options.experiment, out, reporter(name)))
+
+
+def _resume(arguments: list[str]) -> None:
+    from gossamer.compilation import keep_memory_mapped
+    from gossamer.progress import reporter
+    from gossamer.train import resume
+
+    @dataclass(frozen=True)
+    class Options:
+        """Continue a run from its newest checkpoint, exactly as if it had never stopped."""
+
+        resume: Path
+        """Folder of the run."""
+        rounds: int | None = None
+        """New total number of rounds; by default what the run was started with."""
+
+    advice = "a run keeps what it was begun with, and takes --rounds only"
+    options = parse(Options, arguments, "train", advice)
+    keep_memory_mapped()
+    print(resume(options.resume, options.rounds, reporter(options.resume.name)))
+
+
+def demo_command(arguments: list[str]) -> None:
+    """Train 25 agents on 25 tasks by diffusion, and a centralised learner beside them."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """Cart-pole balance, 25 tasks: Diff-SiAC and centralised SiAC, compared and drawn."""
+
+        rounds: int = 300
+        """Rounds of both trainings."""
+        seed: int = 0
+        """Seed of both trainings."""
+        out: Path | None = None
+        """Folder of the two runs and the picture; by default runs/demo-DATE-TIME."""
+
+    options = parse(Options, arguments, "demo")
+    from gossamer.demo import demo
+
+    out = options.out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    demo(out, options.rounds, options.seed)
