@@ -24,7 +24,7 @@ from gossamer import checkpoints, cli
 from gossamer.claiming import claimed
 from gossamer.errors import InputError
 from gossamer.evaluate import evaluate
-from gossamer.experiment import build, initial_population
+from gossamer.experiment import build, initial_population, population_shape, tree_bytes
 from gossamer.fleet.answer import read_answer
 from gossamer.fleet.device import Device, be_agent, membership_of
 from gossamer.fleet.gather import gather, merged_rows
@@ -32,9 +32,10 @@ from gossamer.fleet.launch import Launch, agent_folder, launch, local_addresses,
 from gossamer.fleet.member import Replaced, _distance_to_mean, load_membership, run_member
 from gossamer.fleet.membership import Fleet, Membership, default_names, read_fleet
 from gossamer.fleet.status import ask, ask_run, table
-from gossamer.records import read_last_row, read_metrics
+from gossamer.records import create_run, read_last_row, read_metrics
 from gossamer.runtimes.single import spread_alone
 from gossamer.schedules import Schedule
+from gossamer.serialization import to_data
 from gossamer.stopping import Interrupted, Stop
 from gossamer.train import restore_population, resume, train
 from small import small_experiment
@@ -123,6 +124,31 @@ def wait_for(condition, process=None, seconds=None):
         assert time.monotonic() < until, "it did not come to that in time"
         assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.02)
+
+
+def test_only_who_holds_all_agents_needs_memory_for_all(tmp_path, monkeypatch):
+    """A small device is one of many; a launch here, and what is gathered, are whole."""
+    experiment, fleet = few(rounds=2, schedule=FREE), free_fleet(4)
+    folders = [tmp_path / name for name in fleet.names]
+    for folder in folders:
+        agent = Membership(fleet, folder.name, ()).data()
+        create_run(folder, {"experiment": to_data(experiment), "agent": agent})
+    parts = build(experiment)
+    whole = 2 * tree_bytes(population_shape(parts.algorithm, experiment, None, parts.tasks))
+    monkeypatch.setattr("gossamer.experiment.usable_memory", lambda: whole - 1)
+    for hold in (
+        lambda: launch(experiment, tmp_path / "new"),
+        lambda: gather(folders, tmp_path / "new"),
+        lambda: restore_population(folders[0]),
+    ):
+        with pytest.raises(InputError, match="the population would need"):
+            hold()
+    assert not (tmp_path / "new").exists()
+    assert Member(experiment, fleet, "agent-3", tmp_path / "device", begins_with="own").join() is None
+    monkeypatch.setattr("gossamer.experiment.usable_memory", lambda: 2**10)
+    with pytest.raises(InputError, match="agent 3 with a message of each of 2 others would need"):
+        be_agent(experiment, Device("agent-3", listen=("tcp/127.0.0.1:0",)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def free_fleet(agents, title="test"):

@@ -13,6 +13,7 @@ LAYERS = [
     "errors",
     "claiming",
     "keys",
+    "memory",
     "processes",
     "stopping",
     "types",

@@ -26,6 +26,7 @@ from gossamer.experiment import (
     build,
     on_host,
     population_shape,
+    require_memory,
     tree_bytes,
     with_absolute_paths,
 )
@@ -165,6 +166,7 @@ def restore_population(run: Path, best: bool = False) -> tuple[Experiment, Parts
     """
     experiment = load_experiment(run)
     parts = build(experiment)
+    require_memory(experiment, parts)  # also where agents were processes, each on a machine of its own
     folders = run_folders(run)
     if not _has_begun(folders):
         raise InputError(f"{run} holds no checkpoint yet; wait until its first one is written")

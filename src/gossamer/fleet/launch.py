@@ -20,7 +20,7 @@ from typing import Any
 from gossamer import checkpoints
 from gossamer.claiming import claimed
 from gossamer.errors import InputError, require_at_least
-from gossamer.experiment import Experiment, build, with_absolute_paths
+from gossamer.experiment import Experiment, Parts, build, require_memory, with_absolute_paths
 from gossamer.fleet.gather import gather
 from gossamer.fleet.member import Replaced, run_member
 from gossamer.fleet.membership import Fleet, Membership, default_names
@@ -78,15 +78,16 @@ def launch(
         Interrupted: it was asked to stop; all agents have saved themselves.
         AgentsFailed: agents died more often than they are begun again; the others went on to their end.
     """
-    experiment, how = launchable(experiment), how or Launch()
+    (experiment, parts), how = launchable(experiment), how or Launch()
+    require_memory(experiment, parts)  # all of them will be here
     fleet = create_launch(experiment, out, how)
     if how.tls:
         issue_all(out, fleet)
     return _supervise(experiment, fleet, how, out, reporter or Silent())
 
 
-def launchable(experiment: Experiment) -> Experiment:
-    """An experiment whose agents will be processes.
+def launchable(experiment: Experiment) -> tuple[Experiment, Parts]:
+    """An experiment whose agents will be processes, and what it is made of.
 
     Raises:
         InputError: it does not do.
@@ -96,8 +97,7 @@ def launchable(experiment: Experiment) -> Experiment:
         raise InputError(
             f"seeds is {experiment.seeds}; a launch runs one seed at a time, give seeds 1 and a seed"
         )
-    build(experiment)
-    return experiment
+    return experiment, build(experiment)
 
 
 def create_launch(experiment: Experiment, out: Path, how: Launch, **more: Any) -> Fleet:

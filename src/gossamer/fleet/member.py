@@ -23,7 +23,7 @@ from gossamer.claiming import claimed
 from gossamer.engines.tally import Place, Tally
 from gossamer.engines.workers import Worker
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, Parts, build, initial_population
+from gossamer.experiment import Experiment, Parts, build, initial_population, require_memory_of_one
 from gossamer.fleet.answer import read_answer
 from gossamer.fleet.membership import Membership
 from gossamer.keys import check
@@ -89,6 +89,7 @@ def run_member(
     """
     parts = build(experiment)
     membership.fleet.require_agents(experiment.agents)
+    require_memory_of_one(experiment, parts, membership.number)
     line = _line_of(parts, membership)
     _require_folder(folder, experiment, membership)
     refusals = refusals or Refusals(membership.name)
