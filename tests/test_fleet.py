@@ -306,6 +306,7 @@ def test_answers_that_are_none_are_left_out(damage):
         "hears": {"bob": {"present": True, "round": None, "age_seconds": None}},
         "knows": {"bob": 4},
         "refused": {"replayed": {"bob": 1}},
+        "unsent": 2,
     }
     assert read_answer(json.dumps(answer).encode()) == answer
     data = damage if isinstance(damage, bytes) else json.dumps(damage(answer)).encode()

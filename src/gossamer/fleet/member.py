@@ -364,6 +364,7 @@ class _Agent:
             },
             "knows": {fleet.names[number]: known for number, known in self._intake.incarnations().items()},
             "refused": self._refusals.counts(),
+            "unsent": self._outbox.failed,
         }
 
     def _watch(self) -> None:
