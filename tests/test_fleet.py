@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -29,11 +30,13 @@ from gossamer.fleet.answer import read_answer
 from gossamer.fleet.device import Device, be_agent, membership_of
 from gossamer.fleet.gather import gather, merged_rows
 from gossamer.fleet.launch import Launch, agent_folder, launch, local_addresses, output_of, resume_launch
-from gossamer.fleet.member import Replaced, _distance_to_mean, load_membership, run_member
+from gossamer.fleet.member import Replaced, load_membership, run_member
 from gossamer.fleet.membership import Fleet, Membership, default_names, read_fleet
 from gossamer.fleet.status import ask, ask_run, table
+from gossamer.normalisation import Moments
 from gossamer.records import create_run, read_last_row, read_metrics
-from gossamer.runtimes.single import spread_alone
+from gossamer.runtimes.single import spread_alone, squared_distance_to_mean
+from gossamer.runtimes.vectorised import consensus_distance
 from gossamer.schedules import Schedule
 from gossamer.serialization import to_data
 from gossamer.stopping import Interrupted, Stop
@@ -346,14 +349,24 @@ def test_one_agent_is_made_as_it_is_among_all():
                 np.testing.assert_allclose(mine[0, 0], all_[0, number], rtol=1e-6)
 
 
-def test_distance_to_what_was_heard_is_that_of_all_others():
+def test_all_runtimes_mean_the_same_by_the_distance_of_agents():
+    """Stacked, one by one, and on the host; running statistics count nowhere."""
+    generator = np.random.default_rng(0)
     messages = [
-        {"w": np.arange(6, dtype=np.float32).reshape(2, 3) * scale, "b": np.full(2, scale, np.float32)}
-        for scale in (1.0, -2.0, 0.5)
+        {
+            "w": generator.normal(size=(2, 3)).astype(np.float32),
+            "b": np.float32(generator.normal()) * np.ones((), np.float32),
+            "seen": Moments.none(2)._replace(number=np.float32(100 * agent)),
+        }
+        for agent in range(5)
     ]
-    expected, _ = spread_alone(tuple(messages))
-    assert _distance_to_mean(messages) == pytest.approx(float(expected), rel=1e-6)
-    assert _distance_to_mean(messages[:1]) == 0.0
+    flat = np.stack([np.append(each["w"].ravel(), each["b"]) for each in messages])
+    expected = np.sqrt(((flat - flat.mean(0)) ** 2).sum(1).mean())
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *messages)
+    assert float(consensus_distance(stacked)) == pytest.approx(expected, rel=1e-6)
+    assert float(spread_alone(tuple(messages))[0]) == pytest.approx(expected, rel=1e-6)
+    assert np.sqrt(squared_distance_to_mean(messages)) == pytest.approx(expected, rel=1e-6)
+    assert squared_distance_to_mean(messages[:1]) == 0.0
 
 
 def row(number, value, steps=10):

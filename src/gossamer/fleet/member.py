@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,6 @@ from gossamer.experiment import Experiment, Parts, build, initial_population, re
 from gossamer.fleet.answer import read_answer
 from gossamer.fleet.membership import Membership
 from gossamer.keys import check
-from gossamer.normalisation import without_statistics
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.recording import NonFiniteParameters, RunLog, Timed, Totals, record_rows
 from gossamer.records import create_run, provenance, read_config, replace_config, write_json
@@ -41,6 +40,7 @@ from gossamer.runtimes.network.security import Access, Credentials, zenoh_config
 from gossamer.runtimes.network.session import Session
 from gossamer.runtimes.network.wire import Expected, message_bytes
 from gossamer.runtimes.peers import Neighbourhood, Peer, Update
+from gossamer.runtimes.single import squared_distance_to_mean
 from gossamer.serialization import from_data, to_data
 from gossamer.stopping import Interrupted, Stop, Unfinished
 from gossamer.types import Learner, Message
@@ -311,7 +311,8 @@ class _Agent:
     def _write(self, learner: Learner, done: int) -> None:
         rounds, now = self._tally.count, time.monotonic()
         message = jax.device_get(self._parts.algorithm.message(learner))
-        distance = _distance_to_mean([message, *self._inbox.newest().values()])
+        # On the host: neighbours come and go, and for each number of them it would be compiled.
+        distance = math.sqrt(squared_distance_to_mean([message, *self._inbox.newest().values()]))
         finite = np.array([all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(message))])
         report = self._tally.report(rounds, distance, finite)
         seconds, self._counted = now - self._counted, now
@@ -391,16 +392,6 @@ class _Agent:
             self._stop.requested = True
             self._inbox.wake()
             self._intake.wake()
-
-
-def _distance_to_mean(messages: Sequence[Message]) -> float:
-    """As ``spread_alone``, on the host: neighbours come and go, and for each number of them it would be compiled."""
-    flat = [jax.tree.leaves(without_statistics(message)) for message in messages]
-    squared = 0.0
-    for leaves in zip(*flat, strict=True):
-        mean = sum(leaves[1:], start=leaves[0]) / len(leaves)
-        squared += sum(float(np.sum((leaf - mean) ** 2)) for leaf in leaves) / len(leaves)
-    return math.sqrt(squared)
 
 
 def _patience(patience: Patience, in_step: bool) -> Patience:
