@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,25 +23,42 @@ pytest.importorskip("zenoh", reason="the network needs the extra gossamer[networ
 from benchmarks import churn as churning
 
 from gossamer import checkpoints, cli
+from gossamer.algorithms import Impala
+from gossamer.checkpoints import Checkpoint
 from gossamer.claiming import claimed
+from gossamer.engines.workers import Worker
+from gossamer.environments import Acrobot
 from gossamer.errors import InputError
 from gossamer.evaluate import evaluate
-from gossamer.experiment import build, initial_population, population_shape, tree_bytes
+from gossamer.experience import Unrolls
+from gossamer.experiment import Experiment, build, initial_population, population_shape, tree_bytes
 from gossamer.fleet.answer import read_answer
 from gossamer.fleet.device import Device, be_agent, membership_of
 from gossamer.fleet.gather import gather, merged_rows
-from gossamer.fleet.launch import Launch, agent_folder, launch, local_addresses, output_of, resume_launch
-from gossamer.fleet.member import Replaced, load_membership, run_member
+from gossamer.fleet.launch import (
+    Launch,
+    Supervisor,
+    agent_folder,
+    back_to_common_round,
+    launch,
+    local_addresses,
+    output_of,
+    resume_launch,
+)
+from gossamer.fleet.member import Replaced, _Agent, load_membership, run_member, state_like
 from gossamer.fleet.membership import Fleet, Membership, default_names, read_fleet
 from gossamer.fleet.status import ask, ask_run, table
 from gossamer.normalisation import Moments
+from gossamer.recording import NonFiniteParameters
 from gossamer.records import create_run, read_last_row, read_metrics
+from gossamer.runtimes.network.session import Session
 from gossamer.runtimes.single import spread_alone, squared_distance_to_mean
 from gossamer.runtimes.vectorised import consensus_distance
 from gossamer.schedules import Schedule
 from gossamer.serialization import to_data
 from gossamer.stopping import Interrupted, Stop
 from gossamer.train import restore_population, resume, train
+from gossamer.types import Spaces
 from small import small_experiment
 
 IN_STEP = Schedule("most_recent", staleness=0)
@@ -283,6 +301,28 @@ def test_agents_are_gathered_into_nothing_else_than_their_own_run(tmp_path):
     assert list(table(told).columns[2].cells) == ["saved at 4/4"] * 3 + ["nothing saved yet"]
 
 
+def test_a_graph_is_built_once_and_one_worker_tells_the_form_of_all(tmp_path, monkeypatch):
+    experiment, built = few(rounds=1, checkpoint_every=1), []
+    supervisor = Supervisor(experiment, free_fleet(4), Launch(), tmp_path)
+    monkeypatch.setattr("gossamer.fleet.launch.build", lambda each: (built.append(each), build(each))[1])
+    connections = {name: supervisor.connects_to(name) for name in default_names(4)}
+    assert connections["agent-3"] == ("agent-0", "agent-2")
+    assert len(built) == 1
+    begun, folders = [], [tmp_path / name for name in default_names(4)]
+    fleet = Fleet.named("one by one", default_names(4))
+    state = tuple(state_like(experiment, build(experiment)))
+    for folder in folders:
+        agent = Membership(fleet, folder.name, ()).data()
+        create_run(folder, {"experiment": to_data(experiment), "agent": agent})
+        (folder / "metrics.jsonl").write_text(json.dumps(row(1, 1.0)) + "\n")
+        metadata = {"metrics_offset": 0, "env_steps": 0, "seconds": 0.0}
+        checkpoints.save(folder / "checkpoints", Checkpoint(1, state, metadata))
+    start = Worker.start
+    monkeypatch.setattr(Worker, "start", lambda self, playing: (begun.append(self), start(self, playing)))
+    gather(folders, tmp_path / "run")
+    assert len(begun) == 1
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -336,6 +376,146 @@ def test_what_an_agent_saved_it_goes_on_with(tmp_path):
     with pytest.raises(InputError, match="agents number 1 are missing; give those of all 2"):
         gather([tmp_path / "agent"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def alone(experiment, folder, stop=None, listen=None):
+    """Be the first of two agents, of which the other never comes."""
+    fleet = Fleet.named("alone", default_names(2))
+    listen = listen or tuple(local_addresses(["here"], tls=False).values())
+    membership = Membership(fleet, "agent-0", listen, begins_with="own")
+    return run_member(experiment, membership, folder, Stop() if stop is None else stop)
+
+
+def test_an_agent_is_saved_from_its_first_moment_and_refuses_to_write_over_what_it_lost(tmp_path):
+    folder, stop = tmp_path / "agent", Stop()
+    stop.requested = True
+    experiment = pair()
+    with pytest.raises(Interrupted, match="stopped after round 0 of 1000000 and is saved as of round 0"):
+        alone(experiment, folder, stop)
+    assert checkpoints.rounds(folder / "checkpoints") == [0]
+    finished = replace(experiment, rounds=5)
+    alone(finished, folder)
+    before = (folder / "metrics.jsonl").read_bytes()
+    assert before.count(b"\n") == 5
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(InputError, match="has metrics and no checkpoint; restore its checkpoints"):
+        alone(finished, folder)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_agents_in_step_that_share_no_checkpoint_begin_again_and_others_go_back(tmp_path, caplog):
+    folders = [tmp_path / name for name in default_names(2)]
+
+    def saved(*rounds):
+        for folder, numbers in zip(folders, rounds, strict=True):
+            shutil.rmtree(folder, ignore_errors=True)
+            for number in numbers:
+                checkpoints.save(folder / "checkpoints", Checkpoint(number, np.zeros(1), {}))
+            if numbers:
+                (folder / "metrics.jsonl").write_text("{}\n")
+        back_to_common_round(folders)
+        return [checkpoints.rounds(folder / "checkpoints") for folder in folders]
+
+    assert saved((0, 5), (5, 10)) == [[0, 5], [5]]
+    assert saved((), ()) == [[], []]
+    assert (folders[0] / "metrics.jsonl").exists() is False
+    assert not caplog.records
+    assert saved((0, 5), (10, 15)) == [[], []]
+    assert not any((folder / "metrics.jsonl").exists() for folder in folders)
+    assert "agents share no checkpoint; all begin again" in caplog.text
+
+
+def test_lines_are_of_the_same_rounds_wherever_an_agent_began(tmp_path, monkeypatch):
+    """One that takes over round 37 writes of round 40, of three rounds, and then like all others."""
+    experiment = replace(pair(), rounds=60, record_every=10, checkpoint_every=20)
+    monkeypatch.setattr(_Agent, "_begin", lambda self: setattr(self, "_done", 37))
+    alone(experiment, tmp_path / "agent")
+    rows = read_metrics(tmp_path / "agent" / "metrics.jsonl")
+    assert [row["round"] for row in rows] == [40, 50, 60]
+    steps = np.diff([0, *(row["env_steps"] for row in rows)])
+    assert steps[0] < steps[1:].min()
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path, monkeypatch):
+    """Also where no line of the metrics is due: it was stopped in the middle of one."""
+    stop, adapt = Stop(), Worker.adapt
+
+    def diverge(self, learner, done):
+        learner, report = adapt(self, learner, done)
+        if done == 6:
+            stop.requested = True
+            learner = learner._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, learner.params))
+        return learner, report
+
+    monkeypatch.setattr(Worker, "adapt", diverge)
+    experiment = replace(pair(), record_every=5)
+    with pytest.raises(
+        NonFiniteParameters, match=r"not finite in round 7; .* its checkpoint of round 5 in .* is"
+    ):
+        alone(experiment, tmp_path / "agent", stop)
+    assert checkpoints.rounds(tmp_path / "agent" / "checkpoints") == [0, 5]
+
+
+def open_files(folder):
+    """Of this process, in a folder."""
+    links = (os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    return [link for link in links if str(folder) in link]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what is open is seen on Linux only")
+@pytest.mark.parametrize("begun", [False, True])
+def test_who_cannot_enter_the_network_writes_nothing_and_leaves_nothing_open(tmp_path, monkeypatch, begun):
+    folder, closed = tmp_path / "agent", []
+    experiment = replace(pair(), rounds=5)
+    if begun:
+        alone(experiment, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    close = Worker.close
+    monkeypatch.setattr(Worker, "close", lambda self: (closed.append(self), close(self)))
+    threads = set(threading.enumerate())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = (f"tcp/127.0.0.1:{taken.getsockname()[1]}",)
+        with pytest.raises(InputError, match="the network could not be opened"):
+            alone(experiment, folder, listen=listen)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert folder.exists() == begun
+    assert closed
+    assert set(threading.enumerate()) <= threads
+    assert open_files(folder) == []
+
+
+def test_what_fails_while_an_agent_is_made_leaves_nothing_open(tmp_path, monkeypatch):
+    closed, close = [], Session.close
+    monkeypatch.setattr(Session, "close", lambda self: (closed.append(self), close(self)))
+    monkeypatch.setattr("gossamer.fleet.member.Peer", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        alone(pair(), tmp_path / "agent")
+    assert closed
+    assert open_files(tmp_path / "agent") == []
+    wait_for(lambda: "outbox" not in {thread.name for thread in threading.enumerate()})
+
+
+def test_an_agent_collects_ahead_on_the_device(tmp_path):
+    """Its actors have episodes to begin with."""
+    environment = Acrobot()
+    spaces = Spaces(environment.observation_size, environment.action_space)
+    experiment = Experiment(
+        environment,
+        Impala(spaces, hidden=(8, 8)),
+        Unrolls(steps=2, actors=1, batch=1, ahead=1),
+        tasks=1,
+        agents=2,
+        copies=2,
+        topology="complete",
+        schedule=FREE,
+        runtime="network",
+        rounds=1,
+        checkpoint_every=1,
+    )
+    alone(experiment, tmp_path / "agent")
+    assert last_round(tmp_path / "agent") == 1
 
 
 def test_one_agent_is_made_as_it_is_among_all():

@@ -16,8 +16,9 @@ from gossamer import checkpoints
 from gossamer.certificate import Verdict
 from gossamer.checkpoints import Checkpoint
 from gossamer.engines import Report, Traffic
+from gossamer.errors import InputError
 from gossamer.experiment import Parts
-from gossamer.records import EventLog, MetricsLog, require_recorded, summarise, write_json
+from gossamer.records import EventLog, MetricsLog, read_metrics, require_recorded, summarise, write_json
 from gossamer.stopping import Unfinished
 from gossamer.types import Finished
 
@@ -113,6 +114,26 @@ class RunLog:
         """Close the files."""
         self.metrics.close()
         self._events.close()
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether there is anything to go on from; who was killed while it was set up has no round and no checkpoint.
+
+    Raises:
+        InputError: there are metrics and no checkpoint, which must not be written over.
+
+    Example:
+        >>> has_begun(Path("no/such/run"))
+        False
+    """
+    metrics = folder / "metrics.jsonl"
+    if checkpoints.rounds(folder / "checkpoints"):
+        return True
+    if metrics.exists() and read_metrics(metrics):
+        raise InputError(
+            f"{folder} has metrics and no checkpoint; restore its checkpoints or start a new run"
+        )
+    return False
 
 
 class Timed(NamedTuple):

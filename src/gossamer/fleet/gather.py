@@ -43,7 +43,8 @@ def gather(folders: Sequence[Path], out: Path) -> Path:
     parts = build(experiment)
     require_memory(experiment, parts)
     _require_own(out, run)
-    saved = [_saved(experiment, parts, number, by_number[number]) for number in range(experiment.agents)]
+    like = state_like(experiment, parts)
+    saved = [_saved(by_number[number], like) for number in range(experiment.agents)]
     rows = merged_rows(
         [read_metrics(by_number[number] / "metrics.jsonl") for number in range(experiment.agents)]
     )
@@ -172,10 +173,10 @@ def _agents(folders: Sequence[Path]) -> tuple[Experiment, str, dict[int, Path]]:
     return *first, by_number
 
 
-def _saved(experiment: Experiment, parts: Parts, number: int, folder: Path) -> Checkpoint:
+def _saved(folder: Path, like: State) -> Checkpoint:
     if not checkpoints.rounds(folder / "checkpoints"):
         raise InputError(f"{folder} holds no checkpoint yet; wait until its first one is written")
-    return checkpoints.restore_newest(folder / "checkpoints", tuple(state_like(experiment, parts, number)))
+    return checkpoints.restore_newest(folder / "checkpoints", tuple(like))
 
 
 def _population(parts: Parts, states: Sequence[State]) -> Population:
