@@ -139,11 +139,12 @@ class _Agent:
         self._one = parts._replace(task_index=parts.task_index[self._number : self._number + 1])
         self._tally, self._ended = _tally(parts), threading.Event()
         self._withdraw: Callable[[], None] = lambda: None  # nothing is shown yet
-        self._began = self._counted = time.monotonic()
+        self._began = time.monotonic()
         with ExitStack() as stack:
             self._enter(line, stack)
             self._connect(line, stack)
             self._leaving = stack.pop_all()
+        self._counted = time.monotonic()
 
     def __enter__(self) -> "_Agent":
         return self
