@@ -516,7 +516,7 @@ def test_only_a_launch_on_ray_is_resumed_there(tmp_path):
 def test_files_are_named_so_that_any_process_of_the_machine_finds_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("edges.txt").write_text("0 1\n1 0\n")
-    found = launchable(few(2, topology="edges.txt"))
+    found, _ = launchable(few(2, topology="edges.txt"))
     assert (found.topology, found.weights) == (str(tmp_path / "edges.txt"), "metropolis_hastings")
 
 

@@ -7,7 +7,7 @@ from gossamer.algorithms import A2C, DistMTPS, Reinforce, SiAC
 from gossamer.environments import Acrobot, spaces_of
 from gossamer.errors import InputError
 from gossamer.experience import Steps
-from gossamer.experiment import build, population_shape, tree_bytes
+from gossamer.experiment import build, population_shape, require_memory, require_memory_of_one, tree_bytes
 from gossamer.recipes import RECIPES
 from gossamer.schedules import Schedule
 from gossamer.serialization import dumps, loads
@@ -158,5 +158,30 @@ def test_refuses_messages_that_memory_cannot_hold():
 
 def test_refuses_what_memory_cannot_hold():
     big = small_experiment(agents=100_000, tasks=1, topology="isolated")
-    with pytest.raises(InputError, match=r"the population would need .* GiB and this machine has"):
+    with pytest.raises(InputError, match=r"the population would need .* GiB and this process may use"):
         build(replace(big, algorithm=replace(big.algorithm, hidden=(2000, 2000))))
+
+
+def test_memory_that_a_container_does_not_give_counts_as_missing(monkeypatch):
+    monkeypatch.setattr("gossamer.experiment.usable_memory", lambda: 2**10)
+    with pytest.raises(InputError, match=r"and this process may use 0\.0 GiB; fewer agents or seeds"):
+        build(small_experiment())
+
+
+def test_an_agent_that_is_a_process_needs_memory_for_itself_and_those_it_hears(monkeypatch):
+    experiment = small_experiment(agents=50, tasks=1, topology="star", runtime="network")
+    parts = build(experiment)
+    alone = population_shape(parts.algorithm, experiment, None, parts.tasks, only=1)
+    leaf = 2 * (tree_bytes(alone) + parts.message_bytes)
+    monkeypatch.setattr("gossamer.experiment.usable_memory", lambda: leaf)
+    require_memory_of_one(experiment, build(experiment), 1)
+    with pytest.raises(
+        InputError,
+        match=r"agent 0 with a message of each of 49 others would need .* a graph with fewer links",
+    ):
+        require_memory_of_one(experiment, parts, 0)
+    with pytest.raises(InputError, match="the population would need"):
+        require_memory(experiment, parts)
+    monkeypatch.setattr("gossamer.experiment.usable_memory", lambda: leaf - 1)
+    with pytest.raises(InputError, match="agent 1 with a message of each of 1 others would need"):
+        require_memory_of_one(experiment, parts, 1)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,22 +23,42 @@ pytest.importorskip("zenoh", reason="the network needs the extra gossamer[networ
 from benchmarks import churn as churning
 
 from gossamer import checkpoints, cli
+from gossamer.algorithms import Impala
+from gossamer.checkpoints import Checkpoint
 from gossamer.claiming import claimed
+from gossamer.engines.workers import Worker
+from gossamer.environments import Acrobot
 from gossamer.errors import InputError
 from gossamer.evaluate import evaluate
-from gossamer.experiment import build, initial_population
+from gossamer.experience import Unrolls
+from gossamer.experiment import Experiment, build, initial_population, population_shape, tree_bytes
 from gossamer.fleet.answer import read_answer
 from gossamer.fleet.device import Device, be_agent, membership_of
 from gossamer.fleet.gather import gather, merged_rows
-from gossamer.fleet.launch import Launch, agent_folder, launch, local_addresses, output_of, resume_launch
-from gossamer.fleet.member import Replaced, _distance_to_mean, load_membership, run_member
+from gossamer.fleet.launch import (
+    Launch,
+    Supervisor,
+    agent_folder,
+    back_to_common_round,
+    launch,
+    local_addresses,
+    output_of,
+    resume_launch,
+)
+from gossamer.fleet.member import Replaced, _Agent, load_membership, run_member, state_like
 from gossamer.fleet.membership import Fleet, Membership, default_names, read_fleet
 from gossamer.fleet.status import ask, ask_run, table
-from gossamer.records import read_last_row, read_metrics
-from gossamer.runtimes.single import spread_alone
+from gossamer.normalisation import Moments
+from gossamer.recording import NonFiniteParameters
+from gossamer.records import create_run, read_last_row, read_metrics
+from gossamer.runtimes.network.session import Session
+from gossamer.runtimes.single import spread_alone, squared_distance_to_mean
+from gossamer.runtimes.vectorised import consensus_distance
 from gossamer.schedules import Schedule
+from gossamer.serialization import to_data
 from gossamer.stopping import Interrupted, Stop
 from gossamer.train import restore_population, resume, train
+from gossamer.types import Spaces
 from small import small_experiment
 
 IN_STEP = Schedule("most_recent", staleness=0)
@@ -123,6 +145,31 @@ def wait_for(condition, process=None, seconds=None):
         assert time.monotonic() < until, "it did not come to that in time"
         assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.02)
+
+
+def test_only_who_holds_all_agents_needs_memory_for_all(tmp_path, monkeypatch):
+    """A small device is one of many; a launch here, and what is gathered, are whole."""
+    experiment, fleet = few(rounds=2, schedule=FREE), free_fleet(4)
+    folders = [tmp_path / name for name in fleet.names]
+    for folder in folders:
+        agent = Membership(fleet, folder.name, ()).data()
+        create_run(folder, {"experiment": to_data(experiment), "agent": agent})
+    parts = build(experiment)
+    whole = 2 * tree_bytes(population_shape(parts.algorithm, experiment, None, parts.tasks))
+    monkeypatch.setattr("gossamer.experiment.usable_memory", lambda: whole - 1)
+    for hold in (
+        lambda: launch(experiment, tmp_path / "new"),
+        lambda: gather(folders, tmp_path / "new"),
+        lambda: restore_population(folders[0]),
+    ):
+        with pytest.raises(InputError, match="the population would need"):
+            hold()
+    assert not (tmp_path / "new").exists()
+    assert Member(experiment, fleet, "agent-3", tmp_path / "device", begins_with="own").join() is None
+    monkeypatch.setattr("gossamer.experiment.usable_memory", lambda: 2**10)
+    with pytest.raises(InputError, match="agent 3 with a message of each of 2 others would need"):
+        be_agent(experiment, Device("agent-3", listen=("tcp/127.0.0.1:0",)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def free_fleet(agents, title="test"):
@@ -254,6 +301,28 @@ def test_agents_are_gathered_into_nothing_else_than_their_own_run(tmp_path):
     assert list(table(told).columns[2].cells) == ["saved at 4/4"] * 3 + ["nothing saved yet"]
 
 
+def test_a_graph_is_built_once_and_one_worker_tells_the_form_of_all(tmp_path, monkeypatch):
+    experiment, built = few(rounds=1, checkpoint_every=1), []
+    supervisor = Supervisor(experiment, free_fleet(4), Launch(), tmp_path)
+    monkeypatch.setattr("gossamer.fleet.launch.build", lambda each: (built.append(each), build(each))[1])
+    connections = {name: supervisor.connects_to(name) for name in default_names(4)}
+    assert connections["agent-3"] == ("agent-0", "agent-2")
+    assert len(built) == 1
+    begun, folders = [], [tmp_path / name for name in default_names(4)]
+    fleet = Fleet.named("one by one", default_names(4))
+    state = tuple(state_like(experiment, build(experiment)))
+    for folder in folders:
+        agent = Membership(fleet, folder.name, ()).data()
+        create_run(folder, {"experiment": to_data(experiment), "agent": agent})
+        (folder / "metrics.jsonl").write_text(json.dumps(row(1, 1.0)) + "\n")
+        metadata = {"metrics_offset": 0, "env_steps": 0, "seconds": 0.0}
+        checkpoints.save(folder / "checkpoints", Checkpoint(1, state, metadata))
+    start = Worker.start
+    monkeypatch.setattr(Worker, "start", lambda self, playing: (begun.append(self), start(self, playing)))
+    gather(folders, tmp_path / "run")
+    assert len(begun) == 1
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -280,6 +349,7 @@ def test_answers_that_are_none_are_left_out(damage):
         "hears": {"bob": {"present": True, "round": None, "age_seconds": None}},
         "knows": {"bob": 4},
         "refused": {"replayed": {"bob": 1}},
+        "unsent": 2,
     }
     assert read_answer(json.dumps(answer).encode()) == answer
     data = damage if isinstance(damage, bytes) else json.dumps(damage(answer)).encode()
@@ -308,6 +378,146 @@ def test_what_an_agent_saved_it_goes_on_with(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def alone(experiment, folder, stop=None, listen=None):
+    """Be the first of two agents, of which the other never comes."""
+    fleet = Fleet.named("alone", default_names(2))
+    listen = listen or tuple(local_addresses(["here"], tls=False).values())
+    membership = Membership(fleet, "agent-0", listen, begins_with="own")
+    return run_member(experiment, membership, folder, Stop() if stop is None else stop)
+
+
+def test_an_agent_is_saved_from_its_first_moment_and_refuses_to_write_over_what_it_lost(tmp_path):
+    folder, stop = tmp_path / "agent", Stop()
+    stop.requested = True
+    experiment = pair()
+    with pytest.raises(Interrupted, match="stopped after round 0 of 1000000 and is saved as of round 0"):
+        alone(experiment, folder, stop)
+    assert checkpoints.rounds(folder / "checkpoints") == [0]
+    finished = replace(experiment, rounds=5)
+    alone(finished, folder)
+    before = (folder / "metrics.jsonl").read_bytes()
+    assert before.count(b"\n") == 5
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(InputError, match="has metrics and no checkpoint; restore its checkpoints"):
+        alone(finished, folder)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_agents_in_step_that_share_no_checkpoint_begin_again_and_others_go_back(tmp_path, caplog):
+    folders = [tmp_path / name for name in default_names(2)]
+
+    def saved(*rounds):
+        for folder, numbers in zip(folders, rounds, strict=True):
+            shutil.rmtree(folder, ignore_errors=True)
+            for number in numbers:
+                checkpoints.save(folder / "checkpoints", Checkpoint(number, np.zeros(1), {}))
+            if numbers:
+                (folder / "metrics.jsonl").write_text("{}\n")
+        back_to_common_round(folders)
+        return [checkpoints.rounds(folder / "checkpoints") for folder in folders]
+
+    assert saved((0, 5), (5, 10)) == [[0, 5], [5]]
+    assert saved((), ()) == [[], []]
+    assert (folders[0] / "metrics.jsonl").exists() is False
+    assert not caplog.records
+    assert saved((0, 5), (10, 15)) == [[], []]
+    assert not any((folder / "metrics.jsonl").exists() for folder in folders)
+    assert "agents share no checkpoint; all begin again" in caplog.text
+
+
+def test_lines_are_of_the_same_rounds_wherever_an_agent_began(tmp_path, monkeypatch):
+    """One that takes over round 37 writes of round 40, of three rounds, and then like all others."""
+    experiment = replace(pair(), rounds=60, record_every=10, checkpoint_every=20)
+    monkeypatch.setattr(_Agent, "_begin", lambda self: setattr(self, "_done", 37))
+    alone(experiment, tmp_path / "agent")
+    rows = read_metrics(tmp_path / "agent" / "metrics.jsonl")
+    assert [row["round"] for row in rows] == [40, 50, 60]
+    steps = np.diff([0, *(row["env_steps"] for row in rows)])
+    assert steps[0] < steps[1:].min()
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path, monkeypatch):
+    """Also where no line of the metrics is due: it was stopped in the middle of one."""
+    stop, adapt = Stop(), Worker.adapt
+
+    def diverge(self, learner, done):
+        learner, report = adapt(self, learner, done)
+        if done == 6:
+            stop.requested = True
+            learner = learner._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, learner.params))
+        return learner, report
+
+    monkeypatch.setattr(Worker, "adapt", diverge)
+    experiment = replace(pair(), record_every=5)
+    with pytest.raises(
+        NonFiniteParameters, match=r"not finite in round 7; .* its checkpoint of round 5 in .* is"
+    ):
+        alone(experiment, tmp_path / "agent", stop)
+    assert checkpoints.rounds(tmp_path / "agent" / "checkpoints") == [0, 5]
+
+
+def open_files(folder):
+    """Of this process, in a folder."""
+    links = (os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    return [link for link in links if str(folder) in link]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what is open is seen on Linux only")
+@pytest.mark.parametrize("begun", [False, True])
+def test_who_cannot_enter_the_network_writes_nothing_and_leaves_nothing_open(tmp_path, monkeypatch, begun):
+    folder, closed = tmp_path / "agent", []
+    experiment = replace(pair(), rounds=5)
+    if begun:
+        alone(experiment, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    close = Worker.close
+    monkeypatch.setattr(Worker, "close", lambda self: (closed.append(self), close(self)))
+    threads = set(threading.enumerate())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = (f"tcp/127.0.0.1:{taken.getsockname()[1]}",)
+        with pytest.raises(InputError, match="the network could not be opened"):
+            alone(experiment, folder, listen=listen)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert folder.exists() == begun
+    assert closed
+    assert set(threading.enumerate()) <= threads
+    assert open_files(folder) == []
+
+
+def test_what_fails_while_an_agent_is_made_leaves_nothing_open(tmp_path, monkeypatch):
+    closed, close = [], Session.close
+    monkeypatch.setattr(Session, "close", lambda self: (closed.append(self), close(self)))
+    monkeypatch.setattr("gossamer.fleet.member.Peer", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        alone(pair(), tmp_path / "agent")
+    assert closed
+    assert open_files(tmp_path / "agent") == []
+    wait_for(lambda: "outbox" not in {thread.name for thread in threading.enumerate()})
+
+
+def test_an_agent_collects_ahead_on_the_device(tmp_path):
+    """Its actors have episodes to begin with."""
+    environment = Acrobot()
+    spaces = Spaces(environment.observation_size, environment.action_space)
+    experiment = Experiment(
+        environment,
+        Impala(spaces, hidden=(8, 8)),
+        Unrolls(steps=2, actors=1, batch=1, ahead=1),
+        tasks=1,
+        agents=2,
+        copies=2,
+        topology="complete",
+        schedule=FREE,
+        runtime="network",
+        rounds=1,
+        checkpoint_every=1,
+    )
+    alone(experiment, tmp_path / "agent")
+    assert last_round(tmp_path / "agent") == 1
+
+
 def test_one_agent_is_made_as_it_is_among_all():
     experiment = few(initial_parameters="averaged", runtime="vectorised")
     parts = build(experiment)
@@ -319,14 +529,24 @@ def test_one_agent_is_made_as_it_is_among_all():
                 np.testing.assert_allclose(mine[0, 0], all_[0, number], rtol=1e-6)
 
 
-def test_distance_to_what_was_heard_is_that_of_all_others():
+def test_all_runtimes_mean_the_same_by_the_distance_of_agents():
+    """Stacked, one by one, and on the host; running statistics count nowhere."""
+    generator = np.random.default_rng(0)
     messages = [
-        {"w": np.arange(6, dtype=np.float32).reshape(2, 3) * scale, "b": np.full(2, scale, np.float32)}
-        for scale in (1.0, -2.0, 0.5)
+        {
+            "w": generator.normal(size=(2, 3)).astype(np.float32),
+            "b": np.float32(generator.normal()) * np.ones((), np.float32),
+            "seen": Moments.none(2)._replace(number=np.float32(100 * agent)),
+        }
+        for agent in range(5)
     ]
-    expected, _ = spread_alone(tuple(messages))
-    assert _distance_to_mean(messages) == pytest.approx(float(expected), rel=1e-6)
-    assert _distance_to_mean(messages[:1]) == 0.0
+    flat = np.stack([np.append(each["w"].ravel(), each["b"]) for each in messages])
+    expected = np.sqrt(((flat - flat.mean(0)) ** 2).sum(1).mean())
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *messages)
+    assert float(consensus_distance(stacked)) == pytest.approx(expected, rel=1e-6)
+    assert float(spread_alone(tuple(messages))[0]) == pytest.approx(expected, rel=1e-6)
+    assert np.sqrt(squared_distance_to_mean(messages)) == pytest.approx(expected, rel=1e-6)
+    assert squared_distance_to_mean(messages[:1]) == 0.0
 
 
 def row(number, value, steps=10):

@@ -18,6 +18,7 @@ LAYERS = [
     "errors",
     "claiming",
     "keys",
+    "memory",
     "processes",
     "stopping",
     "types",

@@ -5,6 +5,7 @@ import queue
 import struct
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -337,6 +338,34 @@ def test_a_message_that_cannot_be_sent_ends_nothing(caplog):
     outbox.put(envelope(2))
     assert publisher.next()[0].version == 2
     assert "update 1 of agent 1 was not sent" in caplog.text
+
+
+class Silence:
+    """Where bytes go and nobody is."""
+
+    def put(self, data):
+        pass
+
+
+def test_what_cannot_be_sent_is_counted_told_seldom_and_lost(caplog):
+    """Parameters beyond the range of float16: every message fails from then on."""
+    links = Links.of(weigh(named("ring", 3), uniform))
+    outbox = Outbox(replace(VOICE, compression="float16"), [Silence()], in_step=True)
+    post = NetworkPost(
+        outbox, links, BOB, Schedule(), 0, lambda: frozenset({0, 2}), lambda: None, lambda: None
+    )
+    counts = []
+    for version in range(1, 9):
+        counts.append(post.send(Envelope(BOB, version, 0.0, values(1.0 if version == 1 else 1e6))))
+        until = time.monotonic() + DEADLINE
+        while outbox.failed < version - 1:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+    assert counts == [(2, 0)] * 2 + [(2, 2)] * 6  # of each failure the next message tells
+    told = [record for record in caplog.records if "was not sent" in record.message]
+    assert [record.args[2] for record in told] == [1, 2, 4]
+    assert all("compression 'float16' holds at most 65504" in record.message for record in told)
+    assert not any(record.exc_info for record in told)
 
 
 def test_the_post_counts_who_hears_and_joins_once():

@@ -4,7 +4,6 @@ Recipes return an ``Experiment``, the command line overrides its fields, ``build
 everything else. Nothing here runs, reads or writes a run.
 """
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
@@ -20,6 +19,7 @@ from gossamer.environments import Environment, HostEnvironment, TaskSet, spaces_
 from gossamer.environments.soundness import require_sound
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.experience import Episodes, Steps, Unrolls
+from gossamer.memory import usable_memory
 from gossamer.mixing import RULES, Mixer, is_strongly_connected, named_rule, plan, read_matrix, weigh
 from gossamer.runtimes.cycle import CycleMailbox, most_neighbours
 from gossamer.runtimes.inbox import Patience
@@ -191,7 +191,7 @@ def build(experiment: Experiment) -> Parts:
     Raises:
         InputError: if the environment's methods do not fit together, tasks do not fit the agents, the topology is
             unknown, undefined at this number of agents or not connected, the weights do not fit it, or the state would
-            not fit in memory.
+            not fit in memory. Of agents that are processes the latter is not known here, but where they are.
 
     Example:
         >>> from gossamer.recipes import pendulum
@@ -213,10 +213,8 @@ def build(experiment: Experiment) -> Parts:
     _require_rule(algorithm, experiment)
     _require_runtime(experiment, tasks)
     mailbox = _mailbox(experiment.schedule, links) if experiment.runtime == "vectorised" else None
-    together = experiment if experiment.runtime == "vectorised" else replace(experiment, seeds=1)
-    _require_memory(together, population_shape(algorithm, together, mailbox, tasks))
     columns = jax.tree.leaves(tasks)[0].shape[1] * _columns_per_environment(experiment)
-    return Parts(
+    parts = Parts(
         environment=environment,
         experience=experiment.experience,
         algorithm=algorithm,
@@ -232,6 +230,55 @@ def build(experiment: Experiment) -> Parts:
         task_index=np.asarray(task_set.index(experiment.agents, experiment.copies)),
         seeds=jnp.arange(experiment.seed, experiment.seed + experiment.seeds),
         block=experiment.block or _suitable_block(algorithm, experiment, columns),
+    )
+    if experiment.runtime != "network":
+        require_memory(experiment, parts)
+    return parts
+
+
+def require_memory(experiment: Experiment, parts: Parts) -> None:
+    """Refuse a population that this machine cannot hold whole.
+
+    Raises:
+        InputError: it cannot.
+
+    Example:
+        >>> from gossamer.recipes import pendulum
+        >>> require_memory(pendulum(), build(pendulum()))
+    """
+    together = experiment if experiment.runtime == "vectorised" else replace(experiment, seeds=1)
+    population = population_shape(parts.algorithm, together, parts.mailbox, parts.tasks)
+    mail = tree_bytes(population.mail)
+    remedy = "fewer agents or seeds, or smaller hidden layers, would fit"
+    if mail > tree_bytes(population) / 2:
+        remedy = (
+            f"{2 * mail / 2**30:.1f} GiB of it for messages in flight and inboxes: a smaller in_flight than "
+            f"{experiment.schedule.in_flight}, a graph with fewer links, or fewer agents would fit"
+        )
+    _require_twice("the population", tree_bytes(population), remedy)
+
+
+def require_memory_of_one(experiment: Experiment, parts: Parts, number: int) -> None:
+    """Refuse to be an agent that this machine cannot hold with a message of each agent that it hears.
+
+    Args:
+        experiment: that of the whole population.
+        parts: what was built of it.
+        number: of the agent.
+
+    Raises:
+        InputError: it cannot.
+
+    Example:
+        >>> from gossamer.recipes import pendulum
+        >>> require_memory_of_one(pendulum(), build(pendulum()), number=3)
+    """
+    alone = population_shape(parts.algorithm, experiment, None, parts.tasks, only=number)
+    heard = int(np.sum(parts.links.receiver == number))
+    _require_twice(
+        f"agent {number} with a message of each of {heard} others",
+        tree_bytes(alone) + heard * parts.message_bytes,
+        "smaller hidden layers or a graph with fewer links would fit",
     )
 
 
@@ -311,12 +358,16 @@ def initial_population(
 
 
 def population_shape(
-    algorithm: Any, experiment: Experiment, mailbox: AnyMailbox | None = None, tasks: Any = None
+    algorithm: Any,
+    experiment: Experiment,
+    mailbox: AnyMailbox | None = None,
+    tasks: Any = None,
+    only: int | None = None,
 ) -> Population:
-    """The population as shapes and dtypes, without making it."""
+    """What ``initial_population`` would make, as shapes and dtypes, without making it."""
     if tasks is None:
         tasks = experiment.environment.task_set(experiment.tasks).deal(experiment.agents, experiment.copies)
-    return jax.eval_shape(lambda: initial_population(algorithm, experiment, mailbox, tasks))
+    return jax.eval_shape(lambda: initial_population(algorithm, experiment, mailbox, tasks, only))
 
 
 def tree_bytes(tree: Any) -> int:
@@ -488,22 +539,13 @@ def _columns_per_environment(experiment: Experiment) -> int:
     return experience.episodes_per_environment if isinstance(experience, Episodes) else 1
 
 
-def _require_memory(experiment: Experiment, population: Population) -> None:
+def _require_twice(what: str, size: int, remedy: str) -> None:
     """Refuse a state that cannot be held twice: old and new stand side by side while messages are mixed."""
-    needed, mail = 2 * tree_bytes(population), 2 * tree_bytes(population.mail)
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if jax.default_backend() != "cpu" or needed <= present:
-        return
-    remedy = "fewer agents or seeds, or smaller hidden layers, would fit"
-    if mail > needed / 2:
-        remedy = (
-            f"{mail / 2**30:.1f} GiB of it for messages in flight and inboxes: a smaller in_flight than "
-            f"{experiment.schedule.in_flight}, a graph with fewer links, or fewer agents would fit"
+    needed, usable = 2 * size, usable_memory()
+    if jax.default_backend() == "cpu" and needed > usable:
+        raise InputError(
+            f"{what} would need {needed / 2**30:.1f} GiB and this process may use {usable / 2**30:.1f} GiB; {remedy}"
         )
-    raise InputError(
-        f"the population would need {needed / 2**30:.1f} GiB and this machine has {present / 2**30:.1f} GiB; "
-        + remedy
-    )
 
 
 def _suitable_block(algorithm: Any, experiment: Experiment, columns: int) -> int:

@@ -17,8 +17,16 @@ from gossamer import checkpoints
 from gossamer.certificate import Verdict
 from gossamer.checkpoints import Checkpoint
 from gossamer.engines import Report, Traffic
+from gossamer.errors import InputError
 from gossamer.experiment import Parts
-from gossamer.records import EventLog, MetricsLog, require_recorded, summarise, write_atomically
+from gossamer.records import (
+    EventLog,
+    MetricsLog,
+    read_metrics,
+    require_recorded,
+    summarise,
+    write_atomically,
+)
 from gossamer.stopping import Unfinished
 from gossamer.types import Finished
 
@@ -145,6 +153,26 @@ class RunLog:
                 f"{self.folder} cannot be written ({error.strerror or error}); the run stopped and what it saved is "
                 f"kept; when that is mended, {self._again}"
             ) from error
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether there is anything to go on from; who was killed while it was set up has no round and no checkpoint.
+
+    Raises:
+        InputError: there are metrics and no checkpoint, which must not be written over.
+
+    Example:
+        >>> has_begun(Path("no/such/run"))
+        False
+    """
+    metrics = folder / "metrics.jsonl"
+    if checkpoints.rounds(folder / "checkpoints"):
+        return True
+    if metrics.exists() and read_metrics(metrics):
+        raise InputError(
+            f"{folder} has metrics and no checkpoint; restore its checkpoints or start a new run"
+        )
+    return False
 
 
 class Timed(NamedTuple):

@@ -26,18 +26,27 @@ from gossamer.experiment import (
     build,
     on_host,
     population_shape,
+    require_memory,
     tree_bytes,
     with_absolute_paths,
 )
 from gossamer.play import play_own_tasks
 from gossamer.power import EnergyMeter, PowerReading
 from gossamer.progress import Reporter, Silent, Status
-from gossamer.recording import BEST, NonFiniteParameters, RunLog, Timed, Totals, UnwritableRun, record_rows
+from gossamer.recording import (
+    BEST,
+    NonFiniteParameters,
+    RunLog,
+    Timed,
+    Totals,
+    UnwritableRun,
+    has_begun,
+    record_rows,
+)
 from gossamer.records import (
     create_run,
     provenance,
     read_config,
-    read_metrics,
     replace_config,
     require_recorded,
 )
@@ -166,8 +175,9 @@ def restore_population(run: Path, best: bool = False) -> tuple[Experiment, Parts
     """
     experiment = load_experiment(run)
     parts = build(experiment)
+    require_memory(experiment, parts)  # also where agents were processes, each on a machine of its own
     folders = run_folders(run)
-    if not _has_begun(folders):
+    if not _have_begun(folders):
         raise InputError(f"{run} holds no checkpoint yet; wait until its first one is written")
     if best:
         return experiment, parts, _restore_best(experiment, parts, folders)
@@ -233,18 +243,8 @@ def _require_same_streams(run: Path, parts: Parts) -> None:
         )
 
 
-def _has_begun(folders: list[Path]) -> bool:
-    """Whether there is anything to go on from; a run killed while it was set up has no round and no checkpoint."""
-    for folder in folders:
-        metrics = folder / "metrics.jsonl"
-        if checkpoints.rounds(folder / "checkpoints"):
-            continue
-        if metrics.exists() and read_metrics(metrics):
-            raise InputError(
-                f"{folder} has metrics and no checkpoint; restore its checkpoints or start a new run"
-            )
-        return False
-    return True
+def _have_begun(folders: list[Path]) -> bool:
+    return all(has_begun(folder) for folder in folders)
 
 
 def _start(
@@ -272,7 +272,7 @@ def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | 
     _require_same_streams(run, parts)
     folders = run_folders(run)
     with closing(engine_of(experiment, parts)) as engine:
-        if not _has_begun(folders):
+        if not _have_begun(folders):
             _start(experiment, parts, engine, run, reporter or Silent(), stop)
             return
         restored = _restore(experiment, parts, folders)

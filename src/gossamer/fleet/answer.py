@@ -72,5 +72,6 @@ _is_answer = _record(
         ),
         "knows": _by_name(_is_count),
         "refused": _by_name(_by_name(_is_count)),
+        "unsent": _is_count,
     }
 )

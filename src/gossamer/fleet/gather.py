@@ -16,7 +16,7 @@ from gossamer.checkpoints import Checkpoint
 from gossamer.claiming import claimed
 from gossamer.engines.tally import Place, Tally
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, Parts, build
+from gossamer.experiment import Experiment, Parts, build, require_memory
 from gossamer.fleet.member import State, load_membership, state_like
 from gossamer.records import MetricsLog, create_run, provenance, read_config, read_metrics, summarise
 from gossamer.runtimes.vectorised import Population
@@ -37,12 +37,14 @@ def gather(folders: Sequence[Path], out: Path) -> Path:
 
     Raises:
         InputError: a folder that holds no agent, or no checkpoint yet; agents of different runs; not all of them;
-            ``out`` holds anything else. Nothing is written then.
+            more than this machine can hold; ``out`` holds anything else. Nothing is written then.
     """
     experiment, run, by_number = _agents(folders)
     parts = build(experiment)
+    require_memory(experiment, parts)
     _require_own(out, run)
-    saved = [_saved(experiment, parts, number, by_number[number]) for number in range(experiment.agents)]
+    like = state_like(experiment, parts)
+    saved = [_saved(by_number[number], like) for number in range(experiment.agents)]
     rows = merged_rows(
         [read_metrics(by_number[number] / "metrics.jsonl") for number in range(experiment.agents)]
     )
@@ -171,10 +173,10 @@ def _agents(folders: Sequence[Path]) -> tuple[Experiment, str, dict[int, Path]]:
     return *first, by_number
 
 
-def _saved(experiment: Experiment, parts: Parts, number: int, folder: Path) -> Checkpoint:
+def _saved(folder: Path, like: State) -> Checkpoint:
     if not checkpoints.rounds(folder / "checkpoints"):
         raise InputError(f"{folder} holds no checkpoint yet; wait until its first one is written")
-    return checkpoints.restore_newest(folder / "checkpoints", tuple(state_like(experiment, parts, number)))
+    return checkpoints.restore_newest(folder / "checkpoints", tuple(like))
 
 
 def _population(parts: Parts, states: Sequence[State]) -> Population:

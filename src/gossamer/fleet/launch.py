@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,18 +21,19 @@ from typing import Any
 from gossamer import checkpoints
 from gossamer.claiming import claimed
 from gossamer.errors import InputError, require_at_least
-from gossamer.experiment import Experiment, build, with_absolute_paths
+from gossamer.experiment import Experiment, Parts, build, require_memory, with_absolute_paths
 from gossamer.fleet.gather import gather
 from gossamer.fleet.member import Replaced, run_member
 from gossamer.fleet.membership import Fleet, Membership, default_names
 from gossamer.keys import create_authority, issue, require_cryptography
 from gossamer.processes import available_cores, become_worker, environment_variables
 from gossamer.progress import Reporter, Silent, Status
-from gossamer.recording import NonFiniteParameters
+from gossamer.recording import NonFiniteParameters, has_begun
 from gossamer.records import create_run, provenance, read_config, read_last_row, replace_config
 from gossamer.runtimes.network.compression import Compression
 from gossamer.runtimes.network.refusals import Refusals
 from gossamer.runtimes.network.zenoh_log import ZenohLog
+from gossamer.schedules import Links
 from gossamer.serialization import from_data, to_data
 from gossamer.stopping import Interrupted, Stop, Unfinished, stop_requests
 
@@ -78,15 +80,16 @@ def launch(
         Interrupted: it was asked to stop; all agents have saved themselves.
         AgentsFailed: agents died more often than they are begun again; the others went on to their end.
     """
-    experiment, how = launchable(experiment), how or Launch()
+    (experiment, parts), how = launchable(experiment), how or Launch()
+    require_memory(experiment, parts)  # all of them will be here
     fleet = create_launch(experiment, out, how)
     if how.tls:
         issue_all(out, fleet)
     return _supervise(experiment, fleet, how, out, reporter or Silent())
 
 
-def launchable(experiment: Experiment) -> Experiment:
-    """An experiment whose agents will be processes.
+def launchable(experiment: Experiment) -> tuple[Experiment, Parts]:
+    """An experiment whose agents will be processes, and what it is made of.
 
     Raises:
         InputError: it does not do.
@@ -96,8 +99,7 @@ def launchable(experiment: Experiment) -> Experiment:
         raise InputError(
             f"seeds is {experiment.seeds}; a launch runs one seed at a time, give seeds 1 and a seed"
         )
-    build(experiment)
-    return experiment
+    return experiment, build(experiment)
 
 
 def create_launch(experiment: Experiment, out: Path, how: Launch, **more: Any) -> Fleet:
@@ -150,11 +152,13 @@ def resume_launch(
         address: of the Ray to use, for a launch on Ray; by default the one it used.
 
     Raises:
-        InputError: the folder holds no launch, its agents have run more rounds already, or an address is given and it
-            was not on Ray.
+        InputError: the folder holds no launch, its agents have run more rounds already, one of them has lost its
+            checkpoints, or an address is given and it was not on Ray.
         Interrupted, AgentsFailed: as ``launch``.
     """
     experiment, fleet, how = load_launch(out)
+    for name in fleet.names:
+        has_begun(agent_folder(out, name))  # refuses what an agent would refuse, before any is begun
     on_ray = "cluster" in read_config(out)
     if address is not None and not on_ray:
         raise InputError(f"address is {address!r}; {out} was not launched on Ray, leave it out")
@@ -244,6 +248,10 @@ class Supervisor:
     through: Mapping[tuple[str, str], str] = field(default_factory=dict)
     _cores: list[int] = field(default_factory=available_cores)
 
+    @cached_property
+    def _links(self) -> Links:
+        return build(self.experiment).links
+
     def begin(self, name: str, begins_with: Any) -> BaseProcess:
         """A process for one agent."""
         number = self.fleet.number(name)
@@ -276,7 +284,7 @@ class Supervisor:
         """The neighbours that an agent connects to; the others connect to it."""
         # Who begins again must be found by those that are there, and find them: of two neighbours one connects, and
         # keeps trying. Either would do; the later number finds the earlier there more often.
-        near = self.fleet.neighbours(build(self.experiment).links, name)
+        near = self.fleet.neighbours(self._links, name)
         return tuple(each for each in near if self.fleet.number(each) < self.fleet.number(name))
 
 
@@ -285,8 +293,8 @@ def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, rep
     agents = [_Running(name) for name in fleet.names]
     with claimed(out), stop_requests() as stop, reporter:
         write_addresses(out, fleet)
-        if build(experiment).schedule.in_step:
-            back_to_common_round([agent_folder(out, name) / "checkpoints" for name in fleet.names])
+        if experiment.schedule.in_step:
+            back_to_common_round([agent_folder(out, name) for name in fleet.names])
         supervisor = Supervisor(experiment, fleet, how, out)
         lost: list[str] = []
         try:
@@ -346,11 +354,22 @@ def stopped(out: Path, lost: Sequence[str]) -> str:
     return f"stopped, all agents have saved themselves{but}; {again}"
 
 
-def back_to_common_round(stores: Sequence[Path]) -> None:
-    """In step agents must go on from the same round: the newest of which each has a checkpoint, or the beginning."""
-    common = max(set.intersection(*(set(checkpoints.rounds(store)) for store in stores)), default=0)
+def back_to_common_round(folders: Sequence[Path]) -> None:
+    """In step agents must go on from the same round: the newest of which each has a checkpoint, or the beginning.
+
+    Args:
+        folders: of all agents, of which none has metrics without a checkpoint.
+    """
+    stores = [folder / "checkpoints" for folder in folders]
+    saved = [set(checkpoints.rounds(store)) for store in stores]
+    common = max(set.intersection(*saved), default=None)
     for store in stores:
-        checkpoints.forget_after(store, common)
+        checkpoints.forget_after(store, -1 if common is None else common)
+    if common is None and any(saved):
+        _log.warning("agents share no checkpoint; all begin again")
+        for folder in folders:
+            # Without a checkpoint they would be refused.
+            (folder / "metrics.jsonl").unlink(missing_ok=True)
 
 
 def _watch(agents: Sequence[_Running], supervisor: Supervisor, stop: Stop, show: Callable[[], None]) -> None:

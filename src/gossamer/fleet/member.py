@@ -10,7 +10,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,14 +24,13 @@ from gossamer.claiming import claimed
 from gossamer.engines.tally import Place, Tally
 from gossamer.engines.workers import Worker
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, Parts, build, initial_population
+from gossamer.experiment import Experiment, Parts, build, initial_population, require_memory_of_one
 from gossamer.fleet.answer import read_answer
 from gossamer.fleet.membership import Membership
 from gossamer.keys import check
-from gossamer.normalisation import without_statistics
 from gossamer.progress import Reporter, Silent, Status
-from gossamer.recording import NonFiniteParameters, RunLog, Timed, Totals, record_rows
-from gossamer.records import create_run, provenance, read_config, replace_config, write_json
+from gossamer.recording import NonFiniteParameters, RunLog, Timed, Totals, has_begun, record_rows
+from gossamer.records import create_run, provenance, read_config, replace_config, require_recorded, write_json
 from gossamer.runtimes.clock import MonotonicClock
 from gossamer.runtimes.inbox import Inbox, Patience
 from gossamer.runtimes.network.intake import Intake
@@ -41,6 +41,7 @@ from gossamer.runtimes.network.security import Access, Credentials, zenoh_config
 from gossamer.runtimes.network.session import Session
 from gossamer.runtimes.network.wire import Expected, message_bytes
 from gossamer.runtimes.peers import Neighbourhood, Peer, Update
+from gossamer.runtimes.single import squared_distance_to_mean
 from gossamer.serialization import from_data, to_data
 from gossamer.stopping import Interrupted, Stop, Unfinished
 from gossamer.types import Learner, Message
@@ -82,22 +83,19 @@ def run_member(
         ``folder``.
 
     Raises:
-        InputError: the experiment, the membership, the certificates or the folder do not do.
+        InputError: the experiment, the membership, the certificates or the folder do not do, or the network cannot be
+            entered; nothing is written then.
         Interrupted: it was asked to stop, and has saved itself; in step, it is at the last regular checkpoint.
         Replaced: another process speaks for the agent.
         NonFiniteParameters: learning diverged; the last checkpoint is kept.
     """
     parts = build(experiment)
     membership.fleet.require_agents(experiment.agents)
+    require_memory_of_one(experiment, parts, membership.number)
     line = _line_of(parts, membership)
-    _require_folder(folder, experiment, membership)
-    refusals = refusals or Refusals(membership.name)
-    reporter = reporter or Silent()
-    with claimed(folder):
-        # Addresses may be others than when it began.
-        replace_config(folder, {**read_config(folder), "agent": membership.data()})
-        with _Agent(experiment, parts, membership, line, folder, stop, reporter, refusals) as agent:
-            agent.run()
+    refusals, reporter = refusals or Refusals(membership.name), reporter or Silent()
+    with _Agent(experiment, parts, membership, line, folder, stop, reporter, refusals) as agent:
+        agent.run()
     return folder
 
 
@@ -114,16 +112,10 @@ def load_membership(folder: Path) -> tuple[Experiment, Membership]:
     return experiment, Membership.of_data(agent)
 
 
-def state_like(experiment: Experiment, parts: Parts, number: int) -> State:
-    """What a checkpoint of an agent looks like."""
-    worker = Worker(parts, number, _tasks_of(parts, number))
-    try:
-        population = initial_population(parts.algorithm, experiment, None, parts.tasks, only=number)
-        worker.start(jax.tree.map(lambda leaf: leaf[0, 0], population.environments))
-        learner = jax.tree.map(lambda leaf: leaf[0, 0], population.learner)
-        return State(learner, worker.state(), _tally(parts).state())
-    finally:
-        worker.close()
+def state_like(experiment: Experiment, parts: Parts) -> State:
+    """What a checkpoint of an agent looks like, the same for all."""
+    with closing(_worker_of(parts, 0)) as worker:
+        return _beginning(experiment, parts, 0, worker)
 
 
 class _Agent:
@@ -143,30 +135,48 @@ class _Agent:
         self._experiment, self._parts, self._membership = experiment, parts, membership
         self._folder, self._stop, self._reporter = folder, stop, reporter
         self._number, self._space = membership.number, membership.fleet.space
-        self._replaced = False
-        self._began = time.monotonic()
-        self._worker = Worker(parts, self._number, _tasks_of(parts, self._number))
+        self._refusals, self._replaced = refusals, False
         self._one = parts._replace(task_index=parts.task_index[self._number : self._number + 1])
-        self._tally = _tally(parts)
-        self._learner, self._done, totals, offset = self._restore()
-        self._log = RunLog(folder, totals, offset, experiment.keep_best)
-        self._incarnation = max(time.time_ns(), _last_incarnation(folder) + 1)
-        write_json(folder / PROCESS, {"incarnation": self._incarnation, "pid": os.getpid()})
-        self._refusals = refusals
-        self._open(line)
-        self._saved = self._done
+        self._tally, self._ended = _tally(parts), threading.Event()
+        self._withdraw: Callable[[], None] = lambda: None  # nothing is shown yet
+        self._began = time.monotonic()
+        with ExitStack() as stack:
+            self._enter(line, stack)
+            self._connect(line, stack)
+            self._leaving = stack.pop_all()
         self._counted = time.monotonic()
 
     def __enter__(self) -> "_Agent":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._watcher.join()
-        self._outbox.silence()
-        self._session.close()
-        self._log.close()
-        self._worker.close()
+        self._leaving.close()
+
+    def _enter(self, line: "_Line", stack: ExitStack) -> None:
+        """Take up its folder, with a place on the network; nothing is written before all of it is known to do."""
+        folder, new = self._folder, not (self._folder / "config.json").exists()
+        if not new:
+            # First: whoever has the folder may have the agent's port too, and then this is what is to be said.
+            stack.enter_context(claimed(folder))
+            _require_own(folder, self._experiment, self._membership)
+        self._worker = stack.enter_context(closing(_worker_of(self._parts, self._number)))
+        self._learner, self._done, totals, offset = self._restore()
+        self._session = stack.enter_context(closing(Session(line.config)))
+        if new:
+            _create(folder, self._experiment, self._membership)
+            stack.enter_context(claimed(folder))
+        else:
+            # Addresses may be others than when it began.
+            replace_config(folder, {**read_config(folder), "agent": self._membership.data()})
+        store = folder / "checkpoints"
+        checkpoints.remove_left_overs(store)  # of a process that was killed while it saved itself
+        self._log = stack.enter_context(closing(RunLog(folder, totals, offset, self._experiment.keep_best)))
+        self._saved = self._done
+        if not checkpoints.rounds(store):
+            self._save(self._learner, self._done)
+        self._incarnation = max(time.time_ns(), _last_incarnation(folder) + 1)
+        # Last of all that it opens: whoever copies the folder counts on files that only grow from here on.
+        write_json(folder / PROCESS, {"incarnation": self._incarnation, "pid": os.getpid()})
 
     def run(self) -> None:
         """All rounds, then leave."""
@@ -193,75 +203,72 @@ class _Agent:
         """Whether nobody should wait for messages any more."""
         return bool(self._stop)
 
-    def _open(self, line: "_Line") -> None:
+    def _connect(self, line: "_Line", stack: ExitStack) -> None:
         """The way in and out, declared but not shown yet."""
-        experiment, parts, membership, fleet = (
-            self._experiment,
-            self._parts,
-            self._membership,
-            self._membership.fleet,
-        )
-        in_step, schedule, seed = parts.schedule.in_step, parts.schedule, int(parts.seeds[0])
-        neighbourhood = Neighbourhood.of(parts.links, self._number)
-        names = fleet.neighbours(parts.links, membership.name)
-        numbers = {name: fleet.number(name) for name in names}
-        self._session = Session(line.config)
-        clock = MonotonicClock()
+        neighbourhood = Neighbourhood.of(self._parts.links, self._number)
+        names = self._membership.fleet.neighbours(self._parts.links, self._membership.name)
+        clock, in_step = MonotonicClock(), self._parts.schedule.in_step
         # In step, a neighbour may be ahead: its next message must not overwrite the one that is due.
         self._inbox = Inbox(neighbourhood.senders, clock, None if in_step else 1)
-        expected, schema = line.expected, line.expected.schema
-        heard = frozenset(neighbourhood.senders)
-        self._intake = Intake(
-            self._number, self._inbox, expected, self._space, numbers, heard, schedule, seed, self._refusals
-        )
-        voice = Voice(self._number, expected.run, self._incarnation, schema, membership.compression)
-        keys = [self._space.message(membership.name, phase) for phase in range(parts.links.period)]
-        self._outbox = Outbox(
-            voice,
-            [self._session.publisher(key, lossless=in_step) for key in keys],
-            in_step,
-        )
-        self._withdraw: Callable[[], None] = lambda: None
-        post = NetworkPost(
-            self._outbox,
-            parts.links,
-            self._number,
-            schedule,
-            seed,
-            self._intake.present,
-            self._join,
-            # In step the token stays until the session ends: it would overtake messages that are still to be read.
-            (lambda: None) if in_step else lambda: self._withdraw(),
-        )
+        self._intake = self._intake_of(line.expected, names, frozenset(neighbourhood.senders))
+        self._outbox = self._outbox_of(line.expected)
+        stack.callback(self._outbox.silence)
         self._peer = Peer(
             neighbourhood,
             self._worker,
             self._inbox,
-            post,
+            self._post(),
             clock,
-            schedule,
-            _patience(experiment.patience, in_step),
+            self._parts.schedule,
+            _patience(self._experiment.patience, in_step),
             in_step,
         )
-        self._ended = threading.Event()
-        self._listen(parts, names, heard)
+        self._listen(names)
+        # A signal sets a flag; whoever waits for messages is told of it from here.
+        watcher = threading.Thread(target=self._watch, daemon=True, name="watches")
+        watcher.start()
+        stack.callback(watcher.join)
+        stack.callback(self._ended.set)
 
-    def _listen(self, parts: Parts, names: tuple[str, ...], heard: frozenset[int]) -> None:
-        session, space, links = self._session, self._space, parts.links
+    def _intake_of(self, expected: Expected, names: tuple[str, ...], heard: frozenset[int]) -> Intake:
+        numbers = {name: self._membership.fleet.number(name) for name in names}
+        schedule, seed = self._parts.schedule, int(self._parts.seeds[0])
+        return Intake(
+            self._number, self._inbox, expected, self._space, numbers, heard, schedule, seed, self._refusals
+        )
+
+    def _outbox_of(self, expected: Expected) -> Outbox:
+        compression, in_step = self._membership.compression, self._parts.schedule.in_step
+        voice = Voice(self._number, expected.run, self._incarnation, expected.schema, compression)
+        phases = range(self._parts.links.period)
+        keys = [self._space.message(self._membership.name, phase) for phase in phases]
+        return Outbox(voice, [self._session.publisher(key, lossless=in_step) for key in keys], in_step)
+
+    def _post(self) -> NetworkPost:
+        return NetworkPost(
+            self._outbox,
+            self._parts.links,
+            self._number,
+            self._parts.schedule,
+            int(self._parts.seeds[0]),
+            self._intake.present,
+            self._join,
+            self._leave,
+        )
+
+    def _listen(self, names: tuple[str, ...]) -> None:
+        session, space, links = self._session, self._space, self._parts.links
         for name in names:
             sender = self._membership.fleet.number(name)
             edge = (links.receiver == self._number) & (links.sender == sender)
             for phase in range(links.period):
                 if links.weight[phase, edge].any():
                     session.subscribe(
-                        space.message(name, phase), self._intake.receive, parts.schedule.in_step
+                        space.message(name, phase), self._intake.receive, self._parts.schedule.in_step
                     )
             session.watch_tokens(space.alive(name), self._intake.appeared, self._intake.gone)
         session.answer(space.newest(self._membership.name), self._outbox.newest)
         session.answer(space.status(self._membership.name), lambda: json.dumps(self.status()).encode())
-        # A signal sets a flag; whoever waits for messages is told of it from here.
-        self._watcher = threading.Thread(target=self._watch, daemon=True, name="watches")
-        self._watcher.start()
 
     def _join(self) -> None:
         """Show that the agent is there; in step, all neighbours must be there before the first message goes out."""
@@ -275,6 +282,11 @@ class _Agent:
             if missing and not self._stop:
                 names = ", ".join(self._membership.fleet.names[number] for number in sorted(missing))
                 _log.warning("%s begins without %s, who did not come", self._membership.name, names)
+
+    def _leave(self) -> None:
+        """Show it no more; in step only when the session ends: it would overtake messages that are still to be read."""
+        if not self._parts.schedule.in_step:
+            self._withdraw()
 
     def _begin(self) -> None:
         """Learn what neighbours have, and take it over where the choice is so."""
@@ -302,39 +314,48 @@ class _Agent:
         """After each round: count it, and write what is due."""
         self._tally.add(update._replace(agent=0))
         self._learner, self._done = learner, update.version
-        if self._tally.count >= self._experiment.record_every:
+        # In rounds of which all agents write lines, however each came to its round; the last one is such a round.
+        if update.version % self._experiment.record_every == 0:
             self._write(learner, update.version)
         if update.version % self._experiment.checkpoint_every == 0 and not self._replaced:
             self._save(learner, update.version)
 
     def _write(self, learner: Learner, done: int) -> None:
         rounds, now = self._tally.count, time.monotonic()
-        message = jax.device_get(self._parts.algorithm.message(learner))
-        distance = _distance_to_mean([message, *self._inbox.newest().values()])
-        finite = np.array([all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(message))])
-        report = self._tally.report(rounds, distance, finite)
+        message = self._finite_message(learner, done)
+        # On the host: neighbours come and go, and for each number of them it would be compiled.
+        distance = math.sqrt(squared_distance_to_mean([message, *self._inbox.newest().values()]))
+        report = self._tally.report(rounds, distance, np.array([True]))
         seconds, self._counted = now - self._counted, now
         self._log.append(record_rows(self._one, [Timed(report, seconds)], 0, done - rounds, self._log.totals))
-        if not finite[0]:
+        self._reporter.show(_progress(self._experiment, report, done, distance, seconds))
+
+    def _save(self, learner: Learner, done: int) -> None:
+        self._finite_message(learner, done)
+        self._log.save(done, tuple(State(learner, self._worker.state(), self._tally.state())))
+        self._saved = done
+
+    def _finite_message(self, learner: Learner, done: int) -> Message:
+        """What peers may see, on the host.
+
+        Raises:
+            NonFiniteParameters: learning diverged.
+        """
+        message = jax.device_get(self._parts.algorithm.message(learner))
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(message)):
             raise NonFiniteParameters(
                 f"{self._membership.name} has parameters that are not finite in round {done}; it stopped, and its "
                 f"checkpoint of round {self._saved} in {self._folder} is kept (a lower learning rate may help)"
             )
-        self._reporter.show(_progress(self._experiment, report, done, distance, seconds))
-
-    def _save(self, learner: Learner, done: int) -> None:
-        self._log.save(done, tuple(State(learner, self._worker.state(), self._tally.state())))
-        self._saved = done
+        return message
 
     def _restore(self) -> tuple[Learner, int, Totals, int]:
         """Learner, updates, what was used, and the length of the metrics, at the newest checkpoint or the beginning."""
-        like = state_like(self._experiment, self._parts, self._number)
-        store = self._folder / "checkpoints"
-        checkpoints.remove_left_overs(store)  # of a process that was killed while it saved itself
-        if not checkpoints.rounds(store):
-            self._worker.start(like.environments) if self._worker.remembers else self._worker.start(())
+        like = _beginning(self._experiment, self._parts, self._number, self._worker)
+        if not has_begun(self._folder):
             return like.learner, 0, Totals(), 0
-        saved = checkpoints.restore_newest(store, tuple(like))
+        saved = checkpoints.restore_newest(self._folder / "checkpoints", tuple(like))
+        require_recorded(self._folder / "metrics.jsonl", saved.metadata["metrics_offset"])
         state = State(*saved.state)
         self._worker.restore(state.environments)
         self._tally.restore(state.uncounted)
@@ -363,6 +384,7 @@ class _Agent:
             },
             "knows": {fleet.names[number]: known for number, known in self._intake.incarnations().items()},
             "refused": self._refusals.counts(),
+            "unsent": self._outbox.failed,
         }
 
     def _watch(self) -> None:
@@ -389,16 +411,6 @@ class _Agent:
             self._stop.requested = True
             self._inbox.wake()
             self._intake.wake()
-
-
-def _distance_to_mean(messages: Sequence[Message]) -> float:
-    """As ``spread_alone``, on the host: neighbours come and go, and for each number of them it would be compiled."""
-    flat = [jax.tree.leaves(without_statistics(message)) for message in messages]
-    squared = 0.0
-    for leaves in zip(*flat, strict=True):
-        mean = sum(leaves[1:], start=leaves[0]) / len(leaves)
-        squared += sum(float(np.sum((leaf - mean) ** 2)) for leaf in leaves) / len(leaves)
-    return math.sqrt(squared)
 
 
 def _patience(patience: Patience, in_step: bool) -> Patience:
@@ -446,23 +458,34 @@ def _tally(parts: Parts) -> Tally:
     return Tally([Place(0, slice(None))], 1, environments)
 
 
-def _tasks_of(parts: Parts, number: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[number], parts.tasks)
+def _worker_of(parts: Parts, number: int) -> Worker:
+    return Worker(parts, number, jax.tree.map(lambda leaf: leaf[number], parts.tasks))
 
 
-def _require_folder(folder: Path, experiment: Experiment, membership: Membership) -> None:
-    """A new folder, or one of just this agent of just this run."""
-    if not (folder / "config.json").exists():
-        create_run(
-            folder,
-            {
-                "experiment": to_data(experiment),
-                "agent": membership.data(),
-                "resume": "learner-exact",
-                "provenance": provenance(),
-            },
-        )
-        return
+def _beginning(experiment: Experiment, parts: Parts, number: int, worker: Worker) -> State:
+    """An agent before its first round; its worker begins episodes."""
+    population = initial_population(parts.algorithm, experiment, None, parts.tasks, only=number)
+    learner, environments = jax.tree.map(
+        lambda leaf: leaf[0, 0], (population.learner, population.environments)
+    )
+    worker.start(environments)
+    return State(learner, worker.state(), _tally(parts).state())
+
+
+def _create(folder: Path, experiment: Experiment, membership: Membership) -> None:
+    create_run(
+        folder,
+        {
+            "experiment": to_data(experiment),
+            "agent": membership.data(),
+            "resume": "learner-exact",
+            "provenance": provenance(),
+        },
+    )
+
+
+def _require_own(folder: Path, experiment: Experiment, membership: Membership) -> None:
+    """Refuse a folder that is not of just this agent of just this run."""
     held, begun = load_membership(folder)
     if (begun.fleet.run, begun.name) != (membership.fleet.run, membership.name) or _without_length(
         held

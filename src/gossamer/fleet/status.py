@@ -127,7 +127,7 @@ def ask(
 def table(status: FleetStatus) -> Table:
     """A line for each agent."""
     shown = Table(title=_title(status))
-    for name in ("agent", "host", "round", "hears (age of the last message)", "refused"):
+    for name in ("agent", "host", "round", "hears (age of the last message)", "refused", "unsent"):
         shown.add_column(name)
     for name, answer in sorted(status.answers.items()):
         shown.add_row(
@@ -143,11 +143,12 @@ def table(status: FleetStatus) -> Table:
                 )
                 or "-"
             ),
+            str(answer["unsent"] or "-"),
         )
     for name in status.silent:
-        shown.add_row(name, "no answer", _progress_saved(status, name), "", "")
+        shown.add_row(name, "no answer", _progress_saved(status, name), "", "", "")
     for name in status.unreachable:
-        shown.add_row(name, "has no address, and cannot be asked", "", "", "")
+        shown.add_row(name, "has no address, and cannot be asked", "", "", "", "")
     return shown
 
 

@@ -3,6 +3,7 @@
 The vectorised runtime has the same steps with axes for seeds and agents; keys are the same, and so are results.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -150,13 +151,25 @@ def spread_alone(messages: tuple[Message, ...]) -> tuple[Float[Array, ""], Bool[
 
     One agent at a time and not stacked: large networks of many agents would be copied.
     """
-    flat = [jax.tree.leaves(without_statistics(message)) for message in messages]
-    squared = jnp.zeros(())
-    for leaves in zip(*flat, strict=True):
-        mean = sum(leaves[1:], start=leaves[0]) / len(leaves)
-        squared += sum((jnp.sum((leaf - mean) ** 2) for leaf in leaves), start=jnp.zeros(())) / len(leaves)
     finite = [
         jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(message)]).all()
         for message in messages
     ]
-    return jnp.sqrt(squared), jnp.stack(finite)
+    return jnp.sqrt(squared_distance_to_mean(messages)), jnp.stack(finite)
+
+
+def squared_distance_to_mean(messages: Sequence[Message]) -> Any:
+    """1/N Σ_k ‖x_k − x̄‖² of some agents' messages, running statistics left out; of numpy arrays in numpy.
+
+    That of a population whose messages are stacked is ``vectorised.consensus_distance``.
+
+    Example:
+        >>> float(squared_distance_to_mean([{"w": jnp.zeros(1)}, {"w": jnp.full(1, 2.0)}]))
+        1.0
+    """
+    flat = [jax.tree.leaves(without_statistics(message)) for message in messages]
+    squared = 0.0
+    for leaves in zip(*flat, strict=True):
+        mean = sum(leaves[1:], start=leaves[0]) / len(leaves)
+        squared += sum(((leaf - mean) ** 2).sum() for leaf in leaves) / len(leaves)
+    return squared

@@ -95,7 +95,7 @@ class Driver:
         folders = [agent_folder(self._out, agent.name) for agent in self._agents]
         with claimed(self._out), stop_requests() as stop, reporter:
             if self._in_step:
-                back_to_common_round([folder / "checkpoints" for folder in folders])
+                back_to_common_round(folders)
             try:
                 self._watch(stop, Progress(reporter, self._experiment, folders).show)
             finally:

@@ -46,7 +46,7 @@ def launch_on_ray(
     how, place = how or Launch(), place or Cluster()
     if how.tls and place.insecure:
         raise InputError("insecure is for agents without certificates; leave it out, or tls")
-    experiment = launchable(experiment)
+    experiment, _ = launchable(experiment)
     with connected(place) as cluster:
         require_room(cluster, experiment.agents, how, place)
         fleet = create_launch(experiment, out, how, cluster=asdict(place))

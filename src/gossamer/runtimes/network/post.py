@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from gossamer.errors import InputError
 from gossamer.runtimes.inbox import Envelope
 from gossamer.runtimes.network.compression import Compression, Compressor
 from gossamer.runtimes.network.schema import Schema
@@ -62,6 +63,7 @@ class Outbox:
         self._waiting: deque[Envelope] = deque(maxlen=None if in_step else 1)
         self._busy, self._closed = False, False
         self._version, self._newest = 0, None
+        self._failed = 0
         self.busy_seconds = 0.0
         self._thread = threading.Thread(target=self._run, daemon=True, name="outbox")
         self._thread.start()
@@ -81,6 +83,12 @@ class Outbox:
         """Messages that have not been taken up yet."""
         with self._changed:
             return len(self._waiting)
+
+    @property
+    def failed(self) -> int:
+        """Messages so far that could not be written or handed over, and that nobody hears."""
+        with self._changed:
+            return self._failed
 
     def newest(self) -> bytes | None:
         """The message that was sent last, as it was sent."""
@@ -124,8 +132,23 @@ class Outbox:
         while (envelope := self._next()) is not None:
             try:
                 self._publish(envelope)
-            except Exception:  # a message that cannot be sent must not end those after it
-                _log.exception("update %d of agent %d was not sent", envelope.version, self._voice.agent)
+            except Exception as error:  # a message that cannot be sent must not end those after it
+                self._count_failure(envelope, error)
+
+    def _count_failure(self, envelope: Envelope, error: Exception) -> None:
+        """One more; the first, second, fourth, eighth, ... is said."""
+        with self._changed:
+            self._failed += 1
+            times = self._failed
+        if times & (times - 1) == 0:
+            _log.warning(
+                "update %d of agent %d was not sent (%d so far were not): %s",
+                envelope.version,
+                self._voice.agent,
+                times,
+                error,
+                exc_info=not isinstance(error, InputError),  # whose sentence says all
+            )
 
     def _next(self) -> Envelope | None:
         with self._changed:
@@ -187,9 +210,13 @@ class NetworkPost:
         self._schedule, self._seed, self._present = schedule, seed, present
         self._join, self._leave = join, leave
         self._joined = False
+        self._failures = 0  # of the outbox that have been reported
 
     def send(self, envelope: Envelope) -> tuple[int, int]:
-        """Leave a message to be sent: how many hear it, and how many of them a failing link keeps it from."""
+        """Leave a message to be sent: how many hear it, and how many of them it is lost to.
+
+        An earlier one that could not be sent is known of only now, and counts as this one's loss.
+        """
         if not self._joined:
             self._joined = True
             self._join()
@@ -202,8 +229,10 @@ class NetworkPost:
         lost = int(np.sum(fails))
         # Last: from here on the outbox's thread wants the interpreter's lock, and has it as soon as this one lets go.
         kept = self._outbox.put(envelope)
+        failed = self._outbox.failed > self._failures
+        self._failures += failed
         # A message that is overtaken before it goes out is lost to everybody.
-        return len(receivers), lost if kept else len(receivers)
+        return len(receivers), lost if kept and not failed else len(receivers)
 
     def leave(self, agent: int) -> None:
         """Send what waits, in step a farewell too, and be there no more."""
