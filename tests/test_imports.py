@@ -51,6 +51,7 @@ LAYERS = [
     "train",
     "analysis",
     "evaluate",
+    "policy",
     "video",
     "theory",
     "reproductions",

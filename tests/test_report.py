@@ -137,6 +137,7 @@ def test_what_has_no_folder_is_listed_as_not_run(tmp_path):
     assert gala == {
         "holds": 0,
         "does not hold": 0,
+        "not decided": 0,
         "not run": sum(len(entry.claims) for entry in entries() if entry.paper == "gala"),
     }
     assert "| GALA, figure 3 | No folder gala-fig3 is among the results" in text

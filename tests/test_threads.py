@@ -19,6 +19,7 @@ from gossamer.experience import Steps, Unrolls
 from gossamer.experiment import Experiment, build
 from gossamer.records import read_metrics
 from gossamer.runtimes.central import AllReduce, Asynchronous, Stopped
+from gossamer.runtimes.inbox import Patience
 from gossamer.schedules import Schedule
 from gossamer.train import (
     Interrupted,
@@ -265,6 +266,15 @@ def test_a_mean_that_will_not_come_releases_who_waits():
         (
             {"schedule": Schedule(latency="constant:value=1")},
             "latency is 'constant:value=1', which only the runtime vectorised simulates; in threads things take",
+        ),
+        (
+            {"schedule": Schedule(deadline=3.0)},
+            "deadline is 3.0, which only the runtime vectorised simulates",
+        ),
+        ({"block": 2}, "block is 2; only the runtime vectorised computes agents in blocks"),
+        (
+            {"runtime": "vectorised", "patience": Patience(first=1.0)},
+            "in the runtime vectorised nobody waits by the clock, in threads and network agents do",
         ),
         ({"schedule": Schedule("push_sum")}, "rule is 'push_sum', which only the runtime vectorised has"),
         ({"schedule": Schedule(slow_agents=((1, 0.5),))}, "slow_agents makes agent 1 faster"),

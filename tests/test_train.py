@@ -125,6 +125,18 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(straight, tmp_path
     assert_same_run(straight, run, small_experiment(rounds=40))
 
 
+def test_rounds_given_where_nothing_has_begun_are_those_of_the_run(tmp_path):
+    """They are what the next ``resume`` goes by."""
+    run = train(small_experiment(seeds=2, rounds=2), tmp_path / "run")
+    begun = tmp_path / "begun"
+    (begun / "seed-0").mkdir(parents=True)
+    for path in ("config.json", "seed-0/config.json"):
+        shutil.copy(run / path, begun / path)
+    resume(begun, rounds=4)
+    assert [load_experiment(each).rounds for each in (begun, *run_folders(begun))] == [4, 4, 4]
+    resume(begun)
+
+
 def test_a_run_that_lost_its_checkpoints_is_refused_and_untouched(straight, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(straight, run)

@@ -4,6 +4,7 @@ from gossamer.analysis import plot
 from gossamer.errors import InputError
 from gossamer.evaluate import Evaluation, evaluate
 from gossamer.experiment import Experiment, build
+from gossamer.policy import Policy, load_policy
 from gossamer.train import Interrupted, NonFiniteParameters, resume, train
 
 __all__ = [
@@ -12,8 +13,10 @@ __all__ = [
     "InputError",
     "Interrupted",
     "NonFiniteParameters",
+    "Policy",
     "build",
     "evaluate",
+    "load_policy",
     "plot",
     "resume",
     "train",

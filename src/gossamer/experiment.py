@@ -400,12 +400,21 @@ def _require_runtime(experiment: Experiment, tasks: Any) -> None:
         raise InputError(f"certify is True; the runtime {runtime} certifies nothing, threads does")
     if experiment.correlate and runtime in ("vectorised", "network"):
         raise InputError(f"correlate is True; the runtime {runtime} keeps no gradients, the others do")
+    if experiment.patience != Patience() and runtime not in ("threads", "network"):
+        raise InputError(
+            f"patience is {experiment.patience}; in the runtime {runtime} nobody waits by the clock, in threads and "
+            "network agents do"
+        )
+    if experiment.block is not None and runtime != "vectorised":
+        raise InputError(
+            f"block is {experiment.block}; only the runtime vectorised computes agents in blocks"
+        )
     _require_actors(experiment, jax.tree.leaves(tasks)[0].shape[1])
     if runtime == "vectorised":
         return
     simulated = [
         name
-        for name in ("wake_probability", "compute_time", "latency", "absences")
+        for name in ("wake_probability", "compute_time", "latency", "absences", "deadline", "in_flight")
         if getattr(schedule, name) != getattr(Schedule(), name)
     ]
     if simulated:

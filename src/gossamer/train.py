@@ -75,7 +75,8 @@ def train(experiment: Experiment, out: Path | str, reporter: Reporter | None = N
     Raises:
         InputError: the experiment or the folder does not do; nothing is written then.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was saved.
-        NonFiniteParameters: learning diverged; the last checkpoint is kept.
+        NonFiniteParameters: learning diverged, of one seed at least, which ends them all; the last checkpoint is kept,
+            and each other seed goes on alone with ``resume`` of its own folder.
         UnwritableRun: the disk is full, say; the last checkpoint is kept.
 
     Example:
@@ -273,6 +274,8 @@ def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | 
     folders = run_folders(run)
     with closing(engine_of(experiment, parts)) as engine:
         if not _have_begun(folders):
+            if rounds is not None:
+                _extend({run, *(each for each in folders if (each / "config.json").exists())}, rounds)
             _start(experiment, parts, engine, run, reporter or Silent(), stop)
             return
         restored = _restore(experiment, parts, folders)

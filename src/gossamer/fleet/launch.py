@@ -28,7 +28,7 @@ from gossamer.fleet.membership import Fleet, Membership, default_names
 from gossamer.keys import create_authority, issue, require_cryptography
 from gossamer.processes import available_cores, become_worker, environment_variables
 from gossamer.progress import Reporter, Silent, Status
-from gossamer.recording import NonFiniteParameters, has_begun
+from gossamer.recording import has_begun
 from gossamer.records import create_run, provenance, read_config, read_last_row, replace_config
 from gossamer.runtimes.network.compression import Compression
 from gossamer.runtimes.network.refusals import Refusals
@@ -77,7 +77,7 @@ def launch(
 
     Raises:
         InputError: the experiment or the folder does not do; nothing is written then.
-        Interrupted: it was asked to stop; all agents have saved themselves.
+        Interrupted: it was asked to stop; agents have saved themselves, or in step are saved as of a common checkpoint.
         AgentsFailed: agents died more often than they are begun again; the others went on to their end.
     """
     (experiment, parts), how = launchable(experiment), how or Launch()
@@ -425,7 +425,7 @@ def _be_agent(experiment: Experiment, membership: Membership, folder: Path, core
         except (Interrupted, Replaced) as end:
             logging.getLogger(__name__).info("%s", end)
             sys.exit(130)
-        except (NonFiniteParameters, InputError) as end:
+        except (Unfinished, InputError) as end:
             logging.getLogger(__name__).error("%s", end)
             sys.exit(1)
 

@@ -67,7 +67,7 @@ def figure_1(runs: Runs) -> Findings:
     claims = [_never_less_often(game, each) for game, each in success.items()]
     claims += [_by_the_highest(game, each) for game, each in success.items()]
     claims.append(_more_often([pair for each in success.values() for pair in each.pairs]))
-    claims += [_not_trained(game, _AT_LEAST_AS_OFTEN) for game in _missing(success)]
+    claims += _not_trained(success, _AT_LEAST_AS_OFTEN)
     for game, each in success.items():
         size = _usual(runs, game)
         claims += [
@@ -133,7 +133,7 @@ def table_1(runs: Runs) -> Findings:
     claims = [
         claim for game, of in scores.items() for claim in (_above_a2c(game, of), *_beside_published(game, of))
     ]
-    claims += [_not_trained(game, _ABOVE_A2C) for game in _missing(scores)]
+    claims += _not_trained(scores, _ABOVE_A2C)
     data = {
         game: {"ours": {method: score.plain() for method, score in of.items()}, "published": _published(game)}
         for game, of in scores.items()
@@ -306,13 +306,10 @@ def _at_least_as_often(text: str, success: Success, score: float, of: str) -> Cl
     return Claim(text, verdict, evidence)
 
 
-def _missing(made: Mapping[str, Any]) -> list[str]:
-    """The published games that are not among what was trained."""
-    return [game for game in trainings.GAMES if game not in made]
-
-
-def _not_trained(game: str, statement: str) -> Claim:
-    return Claim(f"{_NAMES[game]}: {statement}", "not run", "not part of this scale")
+def _not_trained(trained: Mapping[str, Any], statement: str) -> list[Claim]:
+    """One claim for all published games that are not among what was trained."""
+    games = [_NAMES[game] for game in trainings.GAMES if game not in trained]
+    return [Claim(f"{', '.join(games)}: {statement}", "not run", "not part of this scale")] if games else []
 
 
 def _more_often(pairs: Sequence[tuple[float, float]]) -> Claim:
@@ -542,7 +539,9 @@ def _above_a2c(game: str, scores: Mapping[str, Score]) -> Claim:
     claim = higher(text, ours.returns, theirs.returns)
     if steps < _ENOUGH * _TRAINED["a2c"]:
         return Claim(
-            text, "not run", f"{claim.evidence}; after {steps:,} steps; it is of {_TRAINED['a2c']:,}"
+            text,
+            "not run",
+            f"{claim.evidence}; after {steps:,} steps; the comparison is of {_TRAINED['a2c']:,}",
         )
     return claim
 
