@@ -1,6 +1,7 @@
 """What was trained is used: the policy of one agent, taken from its run."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ def test_it_acts_as_the_agent_of_that_seed_does(run):
     _, parts, population = restore_population(run)
     seen = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
     params = jax.tree.map(lambda leaf: leaf[1, 2], population.learner.params)
-    expected = np.stack([parts.algorithm.act_greedily(params, each) for each in seen])
+    expected = np.stack([parts.algorithm.act_greedily(params, jnp.asarray(each)) for each in seen])
     policy = load_policy(run, agent=2, seed=4)
     # compiled for a batch, it sums in another order
     np.testing.assert_allclose(policy.act(seen), expected, rtol=1e-5, atol=1e-6)

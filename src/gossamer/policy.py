@@ -31,7 +31,7 @@ class Policy:
 
     def act(
         self, observation: Real[np.ndarray, "*batch observation"], key: Key | None = None
-    ) -> Num[np.ndarray, "*batch *action"]:
+    ) -> Num[np.ndarray, "*batch_and_action"]:
         """The action for an observation, or one for each of a batch.
 
         Args:
