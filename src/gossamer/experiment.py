@@ -4,6 +4,7 @@ Recipes return an ``Experiment``, the command line overrides its fields, ``build
 everything else. Nothing here runs, reads or writes a run.
 """
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
