@@ -537,6 +537,7 @@ def _above_a2c(game: str, scores: Mapping[str, Score]) -> Claim:
     if not (ours.known and theirs.known):
         return Claim(text, "not run", f"no game ended in {steps:,} steps")
     claim = higher(text, ours.returns, theirs.returns)
+    claim = claim._replace(evidence=claim.evidence.replace(" seeds", " episodes"))
     if steps < _ENOUGH * _TRAINED["a2c"]:
         return Claim(
             text,
