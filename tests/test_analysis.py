@@ -40,12 +40,14 @@ def fake_run(folder, returns, agents=25, topology="ring", seeds=1):
     return folder
 
 
-def test_a_curve_is_the_mean_of_the_last_twenty_rounds(tmp_path):
-    returns = np.random.default_rng(0).normal(size=50)
+@pytest.mark.parametrize(("lines", "window"), [(10, 1), (50, 2), (200, 10)])
+def test_a_curve_is_the_mean_of_the_last_twentieth_of_its_lines(tmp_path, lines, window):
+    returns = np.random.default_rng(0).normal(size=lines)
     curve = read_curve(fake_run(tmp_path / "run", returns.tolist()), "rounds")
-    expected = [returns[max(0, i - 19) : i + 1].mean() for i in range(50)]
-    np.testing.assert_allclose(curve.episodic_return[0], expected, rtol=1e-9)
-    assert curve.x.tolist() == list(range(1, 51))
+    expected = [returns[max(0, i - window + 1) : i + 1].mean() for i in range(lines)]
+    # sums of up to 200 numbers of size one are subtracted
+    np.testing.assert_allclose(curve.episodic_return[0], expected, rtol=1e-9, atol=1e-12)
+    assert curve.x.tolist() == list(range(1, lines + 1))
     np.testing.assert_allclose(curve.consensus_distance[0], 1 / curve.x)
 
 
