@@ -117,7 +117,7 @@ def test_a_pattern_search_walks_beyond_where_it_began():
     """Of a quadratic about penalty 1 and 4 columns, from far away; it stops where no neighbour is better."""
 
     def score(choice):
-        return {"greedy": -((np.log10(choice["penalty"]) - 0) ** 2) - (choice["latent"] - 4) ** 2}
+        return {"greedy": -(np.log10(choice["penalty"]) ** 2) - (choice["latent"] - 4) ** 2}
 
     tried = dist_mtps.pattern_search({"latent": 1, "penalty": 0.01}, score)
     assert (tried[0]["latent"], tried[0]["penalty"]) == (4, 1.0)

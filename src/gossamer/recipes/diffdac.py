@@ -25,7 +25,7 @@ _SINGLE_STEPS = {"quick": 600_000, "paper": 2_400_000}
 _HOPPER_STEPS = {"quick": 60_000, "paper": 2_000_000}
 _BALANCE_ROUNDS = {"quick": 200, "paper": 600}
 _BALANCE_EPOCHS = {"quick": 60, "paper": 200}
-# A swing-up update costs more than a pendulum one: fewer of them, for time. The paper gives no number.
+# The paper gives no number; swing-up has fewer at quick scale, for time.
 _STABILITY_EPOCHS = {
     "pendulum": {"quick": 300, "paper": 1000},
     "swingup": {"quick": 200, "paper": 1000},

@@ -28,11 +28,10 @@ from gossamer.reproductions.measures import (
     never_learned,
     points,
 )
-from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, alike, higher
+from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, alike, higher, similar
 from gossamer.reproductions.published import published_values
 from gossamer.train import load_experiment
 
-_ALIKE = 0.05  # of the larger mean: what "similar" and "changes little" are taken to mean
 _EPISODES = 10
 
 
@@ -45,7 +44,7 @@ def figure_4(runs: Runs) -> Findings:
     by_task = {name: np.nanmedian(final_by_task(run), axis=1) for name, run in of.items()}
     claims = (
         higher("centralised A2C learns faster at first", begin["centralised"], begin["diffusion"]),
-        _similar("Diff-A2C ends as high as centralised A2C", end["diffusion"], end["centralised"]),
+        similar("Diff-A2C ends as high as centralised A2C", end["diffusion"], end["centralised"]),
         higher("specialised agents end above Diff-A2C", end["specialised"], end["diffusion"]),
         higher("specialised agents end above centralised A2C", end["specialised"], end["centralised"]),
         higher(
@@ -66,9 +65,9 @@ def figure_4(runs: Runs) -> Findings:
         _everybody_learns("specialised", of["specialised"]),
         _everybody_learns("specialised with Diff-A2C's learning rate", of["specialised-slower"]),
         _everybody_learns("Diff-A2C", of["diffusion"]),
-        _similar("Diff-A2C: Adam changes little", end["diffusion-adam"], end["diffusion"]),
-        _similar("centralised A2C: Adam changes little", end["centralised-adam"], end["centralised"]),
-        _similar(
+        similar("Diff-A2C: Adam changes little", end["diffusion-adam"], end["diffusion"]),
+        similar("centralised A2C: Adam changes little", end["centralised-adam"], end["centralised"]),
+        similar(
             "Diff-A2C: the seeded asynchrony changes little (ours)",
             end["diffusion"],
             end["diffusion-synchronous"],
@@ -133,7 +132,7 @@ def figure_6(runs: Runs) -> Findings:
     end = {name: final(run) for name, run in of.items()}
     claims = (
         higher("sparse is slightly slower than dense", begin["25-dense"], begin["25-sparse"]),
-        _similar("sparse and dense end alike", end["25-sparse"], end["25-dense"]),
+        similar("sparse and dense end alike", end["25-sparse"], end["25-dense"]),
         higher("100 agents end higher than 25", end["100"], end["25-sparse"]),
     )
     panel = [
@@ -160,11 +159,11 @@ def figure_7(runs: Runs) -> Findings:
         begin = {p: early(run, share=1.0) for p, run in known.items()}
         end = {p: final(run) for p, run in known.items()}
         claims.append(higher(f"{who}: slower at p = 0.8 than at p = 0", begin[0.0], begin[0.8]))
-        claims.append(_similar(f"{who}: similar at the end at p = 0.8", end[0.8], end[0.0]))
+        claims.append(similar(f"{who}: similar at the end at p = 0.8", end[0.8], end[0.0]))
         learned = {p: np.array(never_learned(run)) == 0 for p, run in known.items()}
         if not all(each.all() for each in learned.values()):
             text = f"{who}: similar at the end at p = 0.8, of the seeds that learned anything (ours)"
-            claims.append(_similar(text, end[0.8][learned[0.8]], end[0.0][learned[0.0]]))
+            claims.append(similar(text, end[0.8][learned[0.8]], end[0.0][learned[0.0]]))
         data[f"{family}-{rule}"] = {
             **_early_and_final(begin, end),
             "seeds_that_learned": {str(p): int(each.sum()) for p, each in learned.items()},
@@ -347,10 +346,6 @@ def _noting_copies(claim: Claim, specialised: Path, diffusion: Path) -> Claim:
     )
 
 
-def _similar(text: str, first: np.ndarray, second: np.ndarray) -> Claim:
-    return alike(text, first, second, margin=_ALIKE * max(abs(first.mean()), abs(second.mean())))
-
-
 def _about(text: str, percent: np.ndarray, published: float) -> Claim:
     """Within a factor of two of the published number: it depends on the length of training, which is not stated."""
     mean = percent.mean()
@@ -370,7 +365,7 @@ def _adam_on_hopper(family: str, runs: Runs, end: Mapping[str, np.ndarray]) -> C
     text = f"{family}: Adam changes little"
     run = runs.get(f"hopper-{family}-diffusion-adam")
     return (
-        _similar(text, final(run), end["diffusion"])
+        similar(text, final(run), end["diffusion"])
         if run
         else Claim(text, "not run", "not part of this scale")
     )

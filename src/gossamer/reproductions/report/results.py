@@ -23,7 +23,10 @@ class Training(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a reproduction has left in its folder; ``date`` and ``picture`` are None where there is none."""
+    """What a reproduction has left in its folder; ``date`` and ``picture`` are None where there is none.
+
+    ``judged`` says when and with what revision its data were judged anew, by rules that came after them.
+    """
 
     folder: Path
     name: str
@@ -35,6 +38,7 @@ class Result(NamedTuple):
     machine: str
     versions: str
     date: str | None
+    judged: str | None
     picture: Path | None
 
     @property
@@ -132,7 +136,14 @@ def _reproduction(folder: Path, summary: Mapping[str, Any]) -> Result:
         machine=_machine(origin),
         versions=_versions(origin),
         date=summary.get("date"),
+        judged=_judged(summary.get("judged")),
         picture=picture if picture.exists() else None,
+    )
+
+
+def _judged(anew: Mapping[str, Any] | None) -> str | None:
+    return (
+        None if anew is None else f"{anew['date']}, from {anew['from']}, revision {anew['git_revision'][:12]}"
     )
 
 

@@ -35,7 +35,7 @@ def counted(count: Count) -> list[tuple[str, list[int]]]:
 
 
 def facts(section: Section) -> list[tuple[str, str]]:
-    """What is recorded of a result: scale, seeds, date, machine, versions."""
+    """What is recorded of a result: scale, seeds, date, whether it was judged anew, machine, versions."""
     result = section.result
     if result is None:
         return []
@@ -43,6 +43,7 @@ def facts(section: Section) -> list[tuple[str, str]]:
         ("scale", result.scale),
         ("seeds", f"{result.seeds}, or as the trainings say" if result.trainings else str(result.seeds)),
         ("date", result.date or "not recorded"),
+        *([("judged anew", result.judged)] if result.judged else []),
         ("machine", result.machine),
         ("versions", result.versions),
     ]
