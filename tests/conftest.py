@@ -1,12 +1,18 @@
 """Strictness for every test: silent broadcasting is an error. And what one test has compiled, others need not.
 
 Strict dtype promotion is not on: optax's Adam raises a float to its integer count, which strictness refuses.
+
+A compiled program holds several regions of memory, of which Linux allows a process 65,530 (``vm.max_map_count``). One
+that runs thousands of tests came to that many, and then died in whatever asked for memory next.
 """
 
 import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
+
+import pytest
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Of this call of pytest alone; its workers, and the programs that tests begin, inherit it.
@@ -25,3 +31,15 @@ jax.config.update(
     float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]),
 )
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+MAPS = Path("/proc/self/maps")
+ENOUGH = 20_000  # regions; the next file of tests may add twice as many before it is too late
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Between two files, forget what was compiled where it has become too much."""
+    if nextitem is not None and nextitem.path == item.path:
+        return
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > ENOUGH:
+        jax.clear_caches()

@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import flax.linen as nn
@@ -207,6 +208,7 @@ class NatureCNN(ActorCriticNetwork):
 SMALLEST_IMAGE = 36  # pixels each way that NatureCNN's convolutions need: 36 → 8 → 3 → 1
 
 
+@partial(jax.jit, static_argnames=("rows", "columns"))
 def orthogonal(key: Key, rows: int, columns: int) -> Float[Array, "row column"]:
     """A random matrix with orthonormal columns (rows, where there are fewer), uniform by Haar's measure.
 
