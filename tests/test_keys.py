@@ -44,7 +44,7 @@ def modes(folder):
 
 def test_what_a_certificate_says(folder):
     addresses = ("192.0.2.7", "2001:db8::1", "robot-7.example.org")
-    found = certificate(keys.issue(folder, "robot-7", addresses, valid_days=2, clock=now))
+    found = certificate(keys.issue(folder, "robot-7", addresses, days=2, clock=now))
     authority = certificate(folder / "authority.pem")
     assert [each.value for each in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == ["robot-7"]
     assert found.issuer == authority.subject
@@ -167,8 +167,8 @@ def test_what_breaks_off_leaves_nothing(folder, monkeypatch):
 
 
 def test_a_certificate_does_not_outlive_its_authority(tmp_path):
-    keys.create_authority(tmp_path / "keys", "demo", valid_days=10, clock=now)
-    found = certificate(keys.issue(tmp_path / "keys", "ada", valid_days=365, clock=lambda: NOW + 5 * DAY))
+    keys.create_authority(tmp_path / "keys", "demo", days=10, clock=now)
+    found = certificate(keys.issue(tmp_path / "keys", "ada", days=365, clock=lambda: NOW + 5 * DAY))
     assert found.not_valid_after_utc == certificate(tmp_path / "keys" / "authority.pem").not_valid_after_utc
     with pytest.raises(InputError, match=r"authority\.pem expired on 2027-01-25 08:00 UTC; issue another"):
         keys.issue(tmp_path / "keys", "bob", clock=lambda: NOW + 11 * DAY)
@@ -225,10 +225,10 @@ def test_bad_addresses_are_refused(folder, addresses, message):
 
 @pytest.mark.parametrize("days", [0, -1, float("nan"), float("inf"), 36501])
 def test_bad_lengths_of_time_are_refused(folder, days, tmp_path):
-    with pytest.raises(InputError, match="valid_days is"):
-        keys.issue(folder, "ada", valid_days=days, clock=now)
-    with pytest.raises(InputError, match="valid_days is"):
-        keys.create_authority(tmp_path / "other", "demo", valid_days=days)
+    with pytest.raises(InputError, match="days is"):
+        keys.issue(folder, "ada", days=days, clock=now)
+    with pytest.raises(InputError, match="days is"):
+        keys.create_authority(tmp_path / "other", "demo", days=days)
 
 
 def test_a_folder_must_be_the_owners_alone(folder, tmp_path):
@@ -336,7 +336,7 @@ def test_what_is_wrong_is_said(folder, tmp_path, spoil):
 
 
 def test_the_time_of_a_certificate(folder):
-    keys.issue(folder, "ada", valid_days=2, clock=now)
+    keys.issue(folder, "ada", days=2, clock=now)
     keys.check(folder, "ada", clock=lambda: NOW + 2 * DAY - 1)
     keys.check(folder, "ada", clock=lambda: NOW - 3599)  # clocks differ
     with pytest.raises(
@@ -396,6 +396,6 @@ def test_without_the_package(tmp_path, monkeypatch):
 
 def test_by_the_clock_of_this_machine(tmp_path):
     keys.create_authority(tmp_path / "keys", "demo")
-    found = certificate(keys.issue(tmp_path / "keys", "ada", valid_days=1))
+    found = certificate(keys.issue(tmp_path / "keys", "ada", days=1))
     assert abs(found.not_valid_after_utc.timestamp() - time.time() - DAY) < 60
     keys.check(tmp_path / "keys", "ada")

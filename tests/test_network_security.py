@@ -522,7 +522,7 @@ def folder(tmp_path_factory):
     keys.create_authority(folder, "run", clock=long_ago)
     for name in ("alice", "bob", "carol", "observer-olga", "mallory"):
         keys.issue(folder, name)
-    keys.issue(folder, "eve", valid_days=3, clock=long_ago)
+    keys.issue(folder, "eve", days=3, clock=long_ago)
     keys.create_authority(folder / "other", "run")
     keys.issue(folder / "other", "bob")
     return folder
@@ -797,7 +797,7 @@ def test_a_message_that_is_too_large(carol, folder, ports):
 
 
 def test_a_connection_ends_with_its_certificate(carol, folder, ports):
-    keys.issue(folder, "dave", valid_days=8 / DAY)
+    keys.issue(folder, "dave", days=8 / DAY)
     with honest(folder, ports[0], "dave") as dave:
         publish(dave, SPACE.message("dave", 0))
         carol.expect(lambda said: said.get("heard") == SPACE.message("dave", 0))

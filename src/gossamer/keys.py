@@ -31,14 +31,14 @@ class KeyFiles(NamedTuple):
 
 
 def create_authority(
-    folder: Path, run_name: str, valid_days: float = 365.0, clock: Callable[[], float] = time.time
+    folder: Path, run_name: str, days: float = 365.0, clock: Callable[[], float] = time.time
 ) -> Path:
     """Make ``authority.pem`` and ``authority.key`` in a folder, which is made too if it is missing.
 
     Args:
         folder: only its owner may look into it.
         run_name: lower-case letters, digits and hyphens, at most 63.
-        valid_days: in (0, 36500], from now on.
+        days: how long it is valid, in (0, 36500].
         clock: seconds since 1970.
 
     Returns:
@@ -56,7 +56,7 @@ def create_authority(
     """
     require_cryptography()
     require_name("run_name", run_name)
-    begin, end = _validity(valid_days, clock())
+    begin, end = _validity(days, clock())
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -72,7 +72,7 @@ def issue(
     folder: Path,
     name: str,
     addresses: Sequence[str] = ("127.0.0.1", "localhost"),
-    valid_days: float = 365.0,
+    days: float = 365.0,
     clock: Callable[[], float] = time.time,
 ) -> Path:
     """Make ``NAME.pem`` and ``NAME.key``, signed by the authority in the same folder.
@@ -81,7 +81,7 @@ def issue(
         folder: where the authority is.
         name: an agent's name, or one beginning with ``observer-``: lower-case letters, digits and hyphens, at most 63.
         addresses: IP addresses and host names at which others reach it. A peer that connects anywhere else refuses it.
-        valid_days: in (0, 36500], from now on; never beyond the authority's own end.
+        days: how long it is valid, in (0, 36500]; never beyond the authority's own end.
         clock: seconds since 1970.
 
     Returns:
@@ -107,7 +107,7 @@ def issue(
     if not alternatives:
         raise InputError("addresses is empty; give at least one IP address or host name")
     now = clock()
-    begin, end = _validity(valid_days, now)
+    begin, end = _validity(days, now)
     _require_closed(folder)
     authority = _load_authority(folder / f"{_AUTHORITY}.pem", "create the authority first")
     authority_key = _load_key(folder / f"{_AUTHORITY}.key", "it is where the authority was created")
@@ -139,7 +139,7 @@ def check(folder: Path, name: str, clock: Callable[[], float] = time.time) -> Ke
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> path = create_authority(folder, "demo"), issue(folder, "ada", valid_days=2)
+        >>> path = create_authority(folder, "demo"), issue(folder, "ada", days=2)
         >>> [path.name for path in check(folder, "ada")]
         ['authority.pem', 'ada.pem', 'ada.key']
         >>> check(folder, "ada", clock=lambda: time.time() + 3 * 86400)
@@ -216,11 +216,11 @@ def require_cryptography() -> None:
         ) from error
 
 
-def _validity(valid_days: float, now: float) -> tuple[datetime, datetime]:
-    require_positive("valid_days", valid_days)
-    require_within("valid_days", valid_days, 0, 36500)
+def _validity(days: float, now: float) -> tuple[datetime, datetime]:
+    require_positive("days", days)
+    require_within("days", days, 0, 36500)
     begin = datetime.fromtimestamp(math.floor(now), UTC)  # certificates know whole seconds
-    return begin - _EARLIER, begin + timedelta(days=valid_days)
+    return begin - _EARLIER, begin + timedelta(days=days)
 
 
 def _alternative_name(address: str) -> Any:
