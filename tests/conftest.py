@@ -2,8 +2,8 @@
 
 Strict dtype promotion is not on: optax's Adam raises a float to its integer count, which strictness refuses.
 
-A compiled program holds several regions of memory, of which Linux allows a process 65,530 (``vm.max_map_count``). One
-that runs thousands of tests came to that many, and then died in whatever asked for memory next.
+A compiled program holds several regions of memory, of which Linux allows a process 65,530 (``vm.max_map_count``): with
+no more to be had, XLA's compiler ends the process with a segmentation fault. Thousands of tests come to that many.
 """
 
 import atexit
@@ -32,8 +32,8 @@ jax.config.update(
 )
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-MAPS = Path("/proc/self/maps")
-ENOUGH = 20_000  # regions; the next file of tests may add twice as many before it is too late
+REGIONS = Path("/proc/self/maps")  # one on each line
+ENOUGH = 20_000  # the next file of tests may add twice as many before it is too late
 
 
 @pytest.hookimpl(trylast=True)
@@ -41,5 +41,5 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Between two files, forget what was compiled where it has become too much."""
     if nextitem is not None and nextitem.path == item.path:
         return
-    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > ENOUGH:
+    if REGIONS.exists() and REGIONS.read_bytes().count(b"\n") > ENOUGH:
         jax.clear_caches()
