@@ -1,0 +1,89 @@
+"""Short runs recorded at an earlier revision: the same seeds still give the same numbers, and its folders still work.
+
+``data/make_reference_runs.py`` made them. Experiments are read from the recorded config.json, so nothing here depends
+on how an experiment is written today.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gossamer.analysis.curves import plot
+from gossamer.evaluate import evaluate
+from gossamer.fleet.launch import launch
+from gossamer.records import read_config, read_metrics
+from gossamer.train import load_experiment, restore_population, resume, run_folders, train
+
+DATA = Path(__file__).parent / "data" / "bf475a9"
+RUNS = sorted(path.parent.name for path in DATA.glob("*/metrics.json"))
+FOLDERS = sorted(path.parent.name for path in DATA.glob("*/run"))
+SLOW = {"siac-launch"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in RUNS]
+)
+def test_the_same_seed_gives_the_recorded_numbers(name, tmp_path):
+    experiment = load_experiment(DATA / name)
+    run = (
+        launch(experiment, tmp_path / "run")
+        if experiment.runtime == "network"
+        else train(experiment, tmp_path / "run")
+    )
+    assert_as_recorded(run, name)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_an_old_folder_evaluates_and_resumes(name, tmp_path):
+    run = shutil.copytree(DATA / name / "run", tmp_path / "run")
+    assert np.isfinite(evaluate(run, episodes=1).all).all()
+    resume(run, rounds=6)
+    if read_config(run)["resume"] == "exact":
+        assert_as_recorded(run, name)
+    else:  # its simulators start new episodes
+        assert [row["round"] for row in read_metrics(run / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_old_folders_are_plotted(tmp_path):
+    runs = [shutil.copytree(DATA / name / "run", tmp_path / name) for name in FOLDERS]
+    assert plot(runs, tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def assert_as_recorded(run, name):
+    """Equal to the bit where the machine computes as the recording one did, else up to rounding."""
+    rows = [
+        [
+            {key: value for key, value in row.items() if key != "time"}
+            for row in read_metrics(each / "metrics.jsonl")
+        ]
+        for each in run_folders(run)
+    ]
+    metrics = json.loads((DATA / name / "metrics.json").read_text())
+    assert jax.tree.structure(rows) == jax.tree.structure(metrics)
+    jax.tree.map(assert_close, rows, metrics)
+    with np.load(DATA / name / "parameters.npz") as file:
+        parameters = [file[leaf] for leaf in sorted(file)]
+    for ours, theirs in zip(
+        jax.tree.leaves(restore_population(run)[2].learner.params), parameters, strict=True
+    ):
+        assert_close(ours, theirs)
+
+
+def assert_close(ours, theirs):
+    if computes_as_recorded():
+        np.testing.assert_array_equal(ours, theirs)
+    else:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def computes_as_recorded():
+    """Whether XLA makes the machine code of the recording machine: its own version and the processor decide that."""
+    recorded = json.loads((DATA / "machine.json").read_text())
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
+    return recorded == {"jaxlib": jax.lib.__version__, "processor": sorted(flags.split())}
