@@ -16,7 +16,8 @@ from gossamer.engines.workers import Worker
 from gossamer.environments import Acrobot
 from gossamer.errors import InputError
 from gossamer.experience import Steps, Unrolls
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment
+from gossamer.parts import build
 from gossamer.records import read_metrics
 from gossamer.runtimes.central import AllReduce, Asynchronous, Stopped
 from gossamer.runtimes.inbox import Patience

@@ -20,16 +20,8 @@ from gossamer import checkpoints
 from gossamer.claiming import claimed
 from gossamer.engines import Engine, Report, engine_of
 from gossamer.errors import InputError
-from gossamer.experiment import (
-    Experiment,
-    Parts,
-    build,
-    on_host,
-    population_shape,
-    require_memory,
-    tree_bytes,
-    with_absolute_paths,
-)
+from gossamer.experiment import Experiment, on_host
+from gossamer.parts import Parts, build, population_shape, require_memory, tree_bytes, with_absolute_paths
 from gossamer.play import play_own_tasks
 from gossamer.power import EnergyMeter, PowerReading
 from gossamer.progress import Reporter, Silent, Status

@@ -11,9 +11,10 @@ from typing import Any
 
 import tyro
 
+from gossamer.catalogue import PROGRAM
 from gossamer.errors import InputError
 
-PROGRAM = "gossamer"
+HELP = ("-h", "--help", "--help-all")
 
 
 def parse(kind: Any, arguments: Sequence[str], command: str, advice: str = "", **options: Any) -> Any:
@@ -67,18 +68,6 @@ def refuse_repeated(arguments: Sequence[str]) -> None:
         raise InputError(
             f"{twice[0]} is given {flags.count(twice[0])} times; give it once, with all its values"
         )
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The end of a refusal: what may have been meant, and what there is.
-
-    Example:
-        >>> nearest("trian", ["train", "list"])
-        'did you mean train? known are train, list'
-    """
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    guess = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{guess}known are {', '.join(known)}"
 
 
 def _sentence(box: str) -> str:
