@@ -638,7 +638,7 @@ def test_a_device_finds_its_neighbours_in_the_fleets_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["launch", "cartpole"], "'cartpole' is no recipe; did you mean"),
+        (["launch", "cartpole"], "'cartpole' is not a recipe; did you mean"),
         (["launch", "cartpole-balance", "--seeds", "2"], "seeds is 2; a launch runs one seed at a time"),
         (["launch", "cartpole-balance", "--compression", "zip"], "compression"),
         (

@@ -378,9 +378,7 @@ def test_the_best_policy_is_kept(tmp_path):
     first = min(means, key=lambda round: (-means[round], round))
     assert best == {"round": first, "episodic_return": means[first]}
     assert restore_population(run, best=True)[2].learner.updates.tolist() == [[first] * 4]
-    with pytest.raises(
-        InputError, match=r"holds no best checkpoint: .* without keep_best \(--keep-best True\)"
-    ):
+    with pytest.raises(InputError, match=r"holds no best checkpoint: .* without keep_best \(--keep-best\)"):
         restore_population(train(replace(experiment, keep_best=False), tmp_path / "plain"), best=True)
 
 

@@ -401,7 +401,7 @@ def _restore_best(experiment: Experiment, parts: Parts, folders: list[Path]) -> 
     missing = [folder for folder in folders if not checkpoints.rounds(folder / BEST)]
     if missing:
         raise InputError(
-            f"{missing[0]} holds no best checkpoint: it was trained without keep_best (--keep-best True), or no "
+            f"{missing[0]} holds no best checkpoint: it was trained without keep_best (--keep-best), or no "
             "episode has ended yet"
         )
     like = _saved_shape(experiment, parts)

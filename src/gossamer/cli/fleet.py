@@ -9,7 +9,7 @@ import tyro
 from gossamer.catalogue import PROGRAM, RECIPES
 from gossamer.cli.catalogue import columns, recipe_named
 from gossamer.cli.parse import HELP, parse, refuse_repeated
-from gossamer.cli.train import is_resumed
+from gossamer.cli.train import FIRST, is_resumed
 from gossamer.errors import InputError
 
 
@@ -102,10 +102,15 @@ def _launch_recipe(name: str, arguments: list[str]) -> None:
     on_ray, arguments = _is_on_ray(arguments)
     recipe = recipes.RECIPES[name]()
     default = Options(replace(recipe, runtime="network"), Launch(), Cluster())
-    description = (
-        f"Train {name} with one process per agent: {RECIPES[name]}. --runtime ray places them on a cluster."
+    description = f"Train {name}, one process per agent.\n\n--runtime ray places the agents on a cluster."
+    options = parse(
+        Options,
+        arguments,
+        f"launch {name}",
+        first=("--tls", *FIRST),
+        default=default,
+        description=description,
     )
-    options = parse(Options, arguments, f"launch {name}", default=default, description=description)
     given = [each.name for each in fields(Cluster) if getattr(options.place, each.name) != each.default]
     if given and not on_ray:
         raise InputError(
@@ -167,12 +172,12 @@ def _leave_gpus_alone() -> None:
 
 
 def _be_agent(recipe: str, arguments: list[str]) -> None:
+    from gossamer import recipes
     from gossamer.experiment import Experiment
     from gossamer.fleet.device import Device, be_agent
     from gossamer.progress import reporter
-    from gossamer.recipes import RECIPES
 
-    recipes_own = replace(RECIPES[recipe](), runtime="network")
+    recipes_own = replace(recipes.RECIPES[recipe](), runtime="network")
 
     @dataclass(frozen=True)
     class Options:
@@ -181,6 +186,8 @@ def _be_agent(recipe: str, arguments: list[str]) -> None:
         out: Path | None = None
         """Folder of the agent; one that it wrote before is gone on with. By default runs/RECIPE/NAME."""
 
-    options = parse(Options, arguments, f"agent {recipe}", description=f"Be one agent of {recipe}.")
+    description = f"Run one agent of a fleet that trains {recipe}."
+    first = ("--name", "--fleet", "--listen", "--connect", "--keys", *FIRST)
+    options = parse(Options, arguments, f"agent {recipe}", first=first, description=description)
     out = options.out or Path("runs") / recipe / options.device.name
     print(be_agent(options.experiment, options.device, out, reporter(options.device.name)))

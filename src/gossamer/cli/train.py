@@ -9,6 +9,22 @@ from gossamer.catalogue import PROGRAM, RECIPES
 from gossamer.cli.catalogue import columns, recipe_named
 from gossamer.cli.parse import HELP, parse
 
+FIRST = (
+    "--out",
+    "--rounds",
+    "--seed",
+    "--seeds",
+    "--agents",
+    "--tasks",
+    "--topology",
+    "--runtime",
+    "--env-id",
+    "--learning-rate",
+    "--actor-learning-rate",
+    "--critic-learning-rate",
+)
+"""Flags that the help of a recipe shows first, of those that the recipe has."""
+
 
 def train_command(arguments: list[str]) -> None:
     """Run a recipe, or continue a run with --resume RUN."""
@@ -46,8 +62,10 @@ def _train_recipe(name: str, arguments: list[str]) -> None:
         """Folder of the run, new or empty; by default runs/RECIPE-DATE-TIME."""
 
     default = Options(recipes.RECIPES[name]())
-    description = f"Train {name}: {RECIPES[name]}."
-    options = parse(Options, arguments, f"train {name}", default=default, description=description)
+    description = f"Train {name}: {RECIPES[name]}.\n\nContinue a run with {PROGRAM} train --resume RUN."
+    options = parse(
+        Options, arguments, f"train {name}", first=FIRST, default=default, description=description
+    )
     from gossamer.compilation import keep_memory_mapped
     from gossamer.progress import reporter
     from gossamer.train import train
