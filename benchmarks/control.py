@@ -24,8 +24,8 @@ import jax.numpy as jnp
 
 from gossamer.engines import Report, Traffic
 from gossamer.experience import Episodes
-from gossamer.experiment import Parts, build, initial_population, tree_bytes
 from gossamer.mixing import mix
+from gossamer.parts import Parts, build, initial_population, tree_bytes
 from gossamer.recipes import pendulum
 from gossamer.recording import Timed, Totals, record_rows
 from gossamer.records import provenance

@@ -23,7 +23,8 @@ import numpy as np
 from benchmarks.control import machine
 from gossamer.algorithms.dist_mtps import Search
 from gossamer.engines.lockstep import DeviceEngine
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment
+from gossamer.parts import build
 from gossamer.play import play_own_tasks
 from gossamer.recipes import cartpole_balance, dist_mtps
 from gossamer.records import write_json

@@ -40,7 +40,8 @@ from gossamer.compilation import keep_memory_mapped
 from gossamer.engines import Engine, Report, engine_of
 from gossamer.environments import Atari
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment
+from gossamer.parts import build
 from gossamer.power import EnergyMeter, PowerReading
 from gossamer.progress import Lines, Reporter, Status
 from gossamer.recipes import a3c, all_reduce_a2c, gala_a2c, gala_impala, impala

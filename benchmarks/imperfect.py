@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from benchmarks.control import machine, show
 from gossamer.engines import engine_of
 from gossamer.experience import Steps
-from gossamer.experiment import build, tree_bytes
+from gossamer.parts import build, tree_bytes
 from gossamer.recipes import acrobot
 from gossamer.recipes.a2c import PUBLISHED_ASYNCHRONY
 from gossamer.runtimes.mailbox import Delivery

@@ -44,8 +44,9 @@ from benchmarks.control import machine
 from gossamer.analysis.pictures import colours, save_picture
 from gossamer.engines.workers import Worker
 from gossamer.environments import Acrobot
-from gossamer.experiment import Experiment, build, initial_population
+from gossamer.experiment import Experiment
 from gossamer.mixing import uniform, weigh
+from gossamer.parts import build, initial_population
 from gossamer.recipes import cartpole_balance, gala_a2c, gala_pong
 from gossamer.records import provenance, write_json
 from gossamer.runtimes.mailbox import Delivery, Mailbox, PushSumMailbox

@@ -14,6 +14,7 @@ from importlib.metadata import version
 import pytest
 
 from gossamer import train
+from gossamer.catalogue import RECIPES, REPRODUCTIONS, TOPOLOGIES, WEIGHT_RULES
 from gossamer.cli import COMMANDS, main
 from gossamer.recipes import pendulum
 from gossamer.records import MetricsLog, read_metrics
@@ -51,17 +52,49 @@ def test_module_is_the_command():
     assert done.stdout.startswith("gossamer ")
 
 
+def test_every_command_is_implemented():
+    for module, _, function in (path.partition(":") for path, _ in COMMANDS.values()):
+        assert callable(getattr(importlib.import_module(f"gossamer.cli.{module}"), function))
+
+
 def test_list_names_everything(capsys):
-    from gossamer.mixing import RULES
-    from gossamer.recipes import RECIPES
-    from gossamer.topologies import NAMES
-
     _, out, _ = call(capsys, "list")
-    assert all(re.search(rf"^  {re.escape(name)} ", out, re.M) for name in [*RECIPES, *NAMES, *RULES])
+    names = [*RECIPES, *REPRODUCTIONS, *TOPOLOGIES, *WEIGHT_RULES]
+    assert all(re.search(rf"^  {re.escape(name)} ", out, re.M) for name in names)
 
 
-def test_help_shows_defaults_and_units(capsys):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("list",),
+        ("train", "-h"),
+        ("launch", "-h"),
+        ("agent", "-h"),
+        *((command, "cartpole-balance-policy-gradient", "-h") for command in ("train", "launch", "agent")),
+    ],
+    ids=" ".join,
+)
+def test_help_fits_80_columns(capsys, arguments):
+    status, out, _ = call(capsys, *arguments)
+    assert status == 0
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_short_help_shows_what_matters_first(capsys):
     status, out, _ = call(capsys, "train", "cartpole-balance", "--help")
+    assert status == 0
+    assert re.findall(r"^  (--[a-z-]+)", out, re.M) == [
+        "--out", "--rounds", "--seed", "--seeds", "--agents", "--tasks", "--topology", "--runtime",
+        "--actor-learning-rate", "--critic-learning-rate",
+    ]  # fmt: skip
+    assert "--resume" in out
+    assert "--help-all lists" in out
+    assert "--gamma for --discount" in " ".join(out.split())
+
+
+def test_full_help_shows_defaults_and_units(capsys):
+    status, out, _ = call(capsys, "train", "cartpole-balance", "--help-all")
     text = " ".join(out.split())
     assert status == 0
     for flag in ("agents", "tasks", "rounds", "seed", "seeds", "topology", "weights", "out"):
@@ -170,13 +203,32 @@ def recipe(*flags):
 
 
 BAD = [
-    (("trian",), "'trian' is no command; did you mean train"),
-    (("train", "cartpole-balanse"), "'cartpole-balanse' is no recipe; did you mean cartpole-balance"),
-    (
-        ("train", "--rounds", "3"),
-        "'--rounds' stands where a recipe was expected; known are .*cartpole-balance",
-    ),
+    (("trian",), "'trian' is not a command; did you mean train"),
+    (("train", "cartpole-balanse"), "'cartpole-balanse' is not a recipe; did you mean cartpole-balance"),
+    (("train", "--rounds", "3"), "expected a recipe, not '--rounds'; known are .*cartpole-balance"),
     (recipe("--agent", "3"), "unknown flag --agent; did you mean --agents"),
+    (
+        recipe("--lr", "0.1"),
+        r"unknown flag --lr; did you mean --actor-learning-rate or --critic-learning-rate\?",
+    ),
+    (
+        recipe("--learning-rate=0.1"),
+        r"unknown flag --learning-rate; did you mean --actor-learning-rate or --critic-learning-rate\?",
+    ),
+    (
+        ("train", "cartpole-balance-power", "--lr", "0.1"),
+        "unknown flag --lr; it would be --learning-rate or .* here, which this command does not have",
+    ),
+    (recipe("--total-timesteps", "9"), r"unknown flag --total-timesteps; did you mean --rounds\?"),
+    (recipe("--env", "CartPole-v1"), "unknown flag --env; the recipe decides this: gossamer list"),
+    (recipe("--gamma", "2"), "discount is 2.0; it must lie between 0 and 1"),
+    (recipe("--gamma", "0.9", "--discount", "0.9"), "--discount is given 2 times"),
+    (recipe("--certify", "--no-certify"), "--certify is given 2 times"),
+    (recipe("--certify", "maybe"), "--certify is 'maybe'; give --certify or --no-certify"),
+    (recipe("--certify", "True"), "certify is True; the runtime vectorised"),
+    (recipe("--certify=true"), "certify is True; the runtime vectorised"),
+    (recipe("--certify", "False", "--agents", "0"), "agents is 0"),
+    (("demo", "--lr", "1"), "unknown flag --lr; it would be --learning-rate"),
     (("list", "--al"), "unknown flag --al; "),
     (
         ("keys", "init", "authority", "--title", "site", "--dayz", "3"),
@@ -229,7 +281,7 @@ BAD = [
     ),
     (("topology", "ring", "--agents", "0"), "agents is 0; it must be at least 1"),
     (("reproduce",), "name|NAME"),
-    (("reproduce", "diffdac-fig9"), "'diffdac-fig9' is no reproduction; did you mean diffdac-fig"),
+    (("reproduce", "diffdac-fig9"), "'diffdac-fig9' is not a reproduction; did you mean diffdac-fig"),
     (("reproduce", "diffdac-fig4", "--seeds", "0"), "seeds is 0; it must be at least 1"),
     (("train", "a2c", "--env-id", "CartPole-v9"), "CartPole-v9"),
     (("train", "a2c", "--env-id", "Blackjack-v1"), "Blackjack-v1.*Box or Discrete|Blackjack-v1.*Tuple"),
@@ -256,6 +308,30 @@ def test_bad_input_is_one_sentence_and_status_2(capsys, tmp_path, monkeypatch, a
     assert re.fullmatch(r"gossamer: [^\n]+\n", err), err
     assert re.search(sentence, err), err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (("--keep-best",), ("--keep-best", "True")),
+        (("--keep-best", "true"), ("--keep-best=True",)),
+        (("--no-keep-best",), ("--keep-best", "False")),
+        (("--gamma", "0.5"), ("--discount", "0.5")),
+        (("--gamma=0.5", "--n-agents=5"), ("--discount", "0.5", "--agents", "5")),
+        (("--hidden", "8", "9", "--keep_best", "False"), ("--hidden", "8", "9")),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_other_spellings_mean_the_same(capsys, monkeypatch, arguments, meant):
+    trained = []
+    monkeypatch.setattr(
+        sys.modules["gossamer.train"], "train", lambda experiment, *_: trained.append(experiment)
+    )
+    for each in ((), arguments, meant):
+        assert call(capsys, *recipe(*each))[0] == 0
+    default, first, second = trained
+    assert first == second
+    assert (first == default) == (arguments == ("--no-keep-best",))
 
 
 BAD_FILES = [
@@ -302,10 +378,10 @@ def test_a_defect_keeps_its_traceback_and_a_full_disk_is_none(capsys, monkeypatc
         return command
 
     for number in (errno.ENOENT, errno.EACCES, errno.EMFILE):
-        monkeypatch.setitem(COMMANDS, "list", refuse(number))
+        monkeypatch.setattr("gossamer.cli.catalogue.list_names", refuse(number))
         with pytest.raises(OSError, match="somewhere/inside"):
             main(["list"])
-    monkeypatch.setitem(COMMANDS, "list", refuse(errno.ENOSPC))
+    monkeypatch.setattr("gossamer.cli.catalogue.list_names", refuse(errno.ENOSPC))
     sentence = (
         "gossamer: somewhere/inside cannot be written (No space left on device); make room and try again\n"
     )
@@ -362,6 +438,21 @@ def begun(out, rounds=1_000_000):
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
+
+
+def test_ctrl_c_while_modules_are_imported(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'jax': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from gossamer.cli import program\n"
+        "sys.argv = ['gossamer', 'train', 'cartpole-balance']\n"
+        "program()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "gossamer: interrupted\n")
 
 
 def test_ctrl_c_in_another_process(tmp_path):

@@ -17,8 +17,9 @@ from gossamer.engines.lockstep import DeviceEngine
 from gossamer.environments import CartPoleBalance, spaces_of
 from gossamer.errors import InputError
 from gossamer.experience import Episodes, Steps
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment
 from gossamer.mixing import metropolis_hastings, weigh
+from gossamer.parts import build
 from gossamer.recipes import cartpole_balance, dist_mtps
 from gossamer.rounds import act_and_adapt, agent_key
 from gossamer.runtimes.cycle import CycleMailbox

@@ -13,7 +13,8 @@ from gossamer.engines import DeviceEngine, HostEngine, Report, Traffic, engine_o
 from gossamer.errors import InputError
 from gossamer.experience import Episodes, Steps
 from gossamer.experience.host import HostSteps, streams_of
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment
+from gossamer.parts import build
 from gossamer.schedules import Schedule
 from gossamer.types import Box, Spaces
 from small import Countdown, CountdownEnvironment, FixedStart, OnHost

@@ -11,7 +11,7 @@ from gossamer.environments import Acrobot, CartPoleBalance
 from gossamer.errors import InputError
 from gossamer.evaluate import Evaluation, table, tasks_named, write_evaluation
 from gossamer.experience import Steps
-from gossamer.experiment import build, initial_population
+from gossamer.parts import build, initial_population
 from gossamer.train import restore_population
 from small import FixedStart, OnHost, small_experiment
 

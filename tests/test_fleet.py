@@ -31,7 +31,7 @@ from gossamer.environments import Acrobot
 from gossamer.errors import InputError
 from gossamer.evaluate import evaluate
 from gossamer.experience import Unrolls
-from gossamer.experiment import Experiment, build, initial_population, population_shape, tree_bytes
+from gossamer.experiment import Experiment
 from gossamer.fleet.answer import read_answer
 from gossamer.fleet.device import Device, be_agent, membership_of
 from gossamer.fleet.gather import gather, merged_rows
@@ -49,6 +49,7 @@ from gossamer.fleet.member import Replaced, _Agent, load_membership, run_member,
 from gossamer.fleet.membership import Fleet, Membership, default_names, read_fleet
 from gossamer.fleet.status import ask, ask_run, table
 from gossamer.normalisation import Moments
+from gossamer.parts import build, initial_population, population_shape, tree_bytes
 from gossamer.recording import NonFiniteParameters
 from gossamer.records import create_run, read_last_row, read_metrics
 from gossamer.runtimes.network.session import Session
@@ -156,7 +157,7 @@ def test_only_who_holds_all_agents_needs_memory_for_all(tmp_path, monkeypatch):
         create_run(folder, {"experiment": to_data(experiment), "agent": agent})
     parts = build(experiment)
     whole = 2 * tree_bytes(population_shape(parts.algorithm, experiment, None, parts.tasks))
-    monkeypatch.setattr("gossamer.experiment.usable_memory", lambda: whole - 1)
+    monkeypatch.setattr("gossamer.parts.usable_memory", lambda: whole - 1)
     for hold in (
         lambda: launch(experiment, tmp_path / "new"),
         lambda: gather(folders, tmp_path / "new"),
@@ -166,7 +167,7 @@ def test_only_who_holds_all_agents_needs_memory_for_all(tmp_path, monkeypatch):
             hold()
     assert not (tmp_path / "new").exists()
     assert Member(experiment, fleet, "agent-3", tmp_path / "device", begins_with="own").join() is None
-    monkeypatch.setattr("gossamer.experiment.usable_memory", lambda: 2**10)
+    monkeypatch.setattr("gossamer.parts.usable_memory", lambda: 2**10)
     with pytest.raises(InputError, match="agent 3 with a message of each of 2 others would need"):
         be_agent(experiment, Device("agent-3", listen=("tcp/127.0.0.1:0",)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -637,7 +638,7 @@ def test_a_device_finds_its_neighbours_in_the_fleets_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["launch", "cartpole"], "'cartpole' is no recipe; did you mean"),
+        (["launch", "cartpole"], "'cartpole' is not a recipe; did you mean"),
         (["launch", "cartpole-balance", "--seeds", "2"], "seeds is 2; a launch runs one seed at a time"),
         (["launch", "cartpole-balance", "--compression", "zip"], "compression"),
         (

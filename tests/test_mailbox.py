@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gossamer.experience import Steps
-from gossamer.experiment import weigh_by
 from gossamer.mixing import plan
+from gossamer.parts import weigh_by
 from gossamer.rounds import agent_key
 from gossamer.runtimes.mailbox import Delivery, Mailbox, PushSumMailbox, total_mass
 from gossamer.runtimes.vectorised import initialise, run_chunk

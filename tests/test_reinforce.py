@@ -12,7 +12,7 @@ from gossamer.algorithms import Reinforce, adapt, combine
 from gossamer.environments import Acrobot, CartPoleBalance, spaces_of
 from gossamer.errors import InputError
 from gossamer.experience import Episodes
-from gossamer.experiment import build
+from gossamer.parts import build
 from gossamer.records import read_metrics
 from gossamer.types import Box, Discrete, Spaces, Trajectory
 

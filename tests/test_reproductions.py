@@ -23,7 +23,7 @@ from gossamer.analysis.statistics import (
 from gossamer.checkpoints import rounds
 from gossamer.environments import Acrobot, CartPoleBalance
 from gossamer.errors import InputError
-from gossamer.experiment import build
+from gossamer.parts import build
 from gossamer.recipes import a3c, all_reduce_a2c, gala_a2c
 from gossamer.recipes.diffdac import FAILURES
 from gossamer.recipes.gala_figures import GAMES
@@ -213,7 +213,7 @@ def tiny(name="tiny", rounds=6):
             {"early": early(runs["ring"]).tolist()}, (claim,), learning_curves({"balance": panel}, "Tiny")
         )
 
-    return Reproduction(name, "A tiny figure", trainings, conclude)
+    return Reproduction(name, trainings, conclude)
 
 
 def make(tmp_path, processes=1, **changes):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gossamer.experiment import build
+from gossamer.parts import build
 from gossamer.recipes.diffdac import (
     FAILED_AGENT,
     FAILS_AFTER,

@@ -16,7 +16,8 @@ from gossamer.engines.workers import Worker
 from gossamer.environments import Acrobot
 from gossamer.errors import InputError
 from gossamer.experience import Steps, Unrolls
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment
+from gossamer.parts import build
 from gossamer.records import read_metrics
 from gossamer.runtimes.central import AllReduce, Asynchronous, Stopped
 from gossamer.runtimes.inbox import Patience
@@ -377,9 +378,7 @@ def test_the_best_policy_is_kept(tmp_path):
     first = min(means, key=lambda round: (-means[round], round))
     assert best == {"round": first, "episodic_return": means[first]}
     assert restore_population(run, best=True)[2].learner.updates.tolist() == [[first] * 4]
-    with pytest.raises(
-        InputError, match=r"holds no best checkpoint: .* without keep_best \(--keep-best True\)"
-    ):
+    with pytest.raises(InputError, match=r"holds no best checkpoint: .* without keep_best \(--keep-best\)"):
         restore_population(train(replace(experiment, keep_best=False), tmp_path / "plain"), best=True)
 
 

@@ -19,7 +19,7 @@ from gossamer import Interrupted, NonFiniteParameters, checkpoints, resume, trai
 from gossamer.checkpoints import DamagedCheckpoint
 from gossamer.errors import InputError
 from gossamer.experience import Steps
-from gossamer.experiment import build, population_shape, tree_bytes
+from gossamer.parts import build, population_shape, tree_bytes
 from gossamer.play import play_own_tasks
 from gossamer.progress import Silent, Status
 from gossamer.records import read_config, read_metrics

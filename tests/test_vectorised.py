@@ -7,7 +7,7 @@ import pytest
 
 from gossamer.algorithms import adapt, combine
 from gossamer.experience import Episodes
-from gossamer.experiment import build, initial_population
+from gossamer.parts import build, initial_population
 from gossamer.rounds import AgentRound, act_and_adapt, agent_key
 from gossamer.runtimes.vectorised import (
     RoundRecord,

@@ -18,7 +18,7 @@ from gossamer.algorithms import A2C
 from gossamer.environments import Atari, GymnasiumEnvironment, HostStep, spaces_of
 from gossamer.errors import InputError
 from gossamer.experience import Steps
-from gossamer.experiment import build, initial_population
+from gossamer.parts import build, initial_population
 from gossamer.recipes import a2c
 from gossamer.video import Moment, play, record_video, write_video
 from small import small_experiment

@@ -11,7 +11,8 @@ from rate import arguments, print_rate
 from gossamer.engines import engine_of
 from gossamer.environments import CartPoleBalance
 from gossamer.experience import Steps
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment
+from gossamer.parts import build
 from gossamer.recipes import acrobot, centralised_a2c, diffusion, hopper_mass
 from gossamer.schedules import Schedule
 

@@ -16,7 +16,7 @@ from gossamer.compilation import keep_memory_mapped
 from gossamer.engines import engine_of
 from gossamer.environments import Atari
 from gossamer.experience import Steps
-from gossamer.experiment import build
+from gossamer.parts import build
 from gossamer.recipes import gala_a2c
 from gossamer.runtimes.single import spread_alone
 

@@ -11,7 +11,8 @@ from until import EPISODES, Training, arguments, print_until
 
 from gossamer.engines import engine_of
 from gossamer.experience import Episodes, Steps
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment
+from gossamer.parts import build
 from gossamer.play import play_own_tasks
 from gossamer.recipes import acrobot, cartpole_balance, centralised, centralised_a2c
 from gossamer.schedules import Schedule

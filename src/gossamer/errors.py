@@ -18,6 +18,18 @@ class InputError(ValueError):
     """
 
 
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: similar known names, if any, and all of them.
+
+    Example:
+        >>> nearest("trian", ["train", "list"])
+        'did you mean train? known are train, list'
+    """
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    guess = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{guess}known are {', '.join(known)}"
+
+
 def require_positive(name: str, value: float) -> None:
     """Refuse a number that is not finite and above zero."""
     if not 0 < value < math.inf:

@@ -4,17 +4,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Real
 
-from gossamer.types import Frames, Key, Params
-
-Activation: TypeAlias = Literal["relu", "tanh"]
-Precision: TypeAlias = Literal["float32", "bfloat16"]
+from gossamer.types import Activation, Frames, Key, Params, Precision
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "tanh": nn.tanh}
 

@@ -18,7 +18,7 @@ from gossamer.certificate import Verdict
 from gossamer.checkpoints import Checkpoint
 from gossamer.engines import Report, Traffic
 from gossamer.errors import InputError
-from gossamer.experiment import Parts
+from gossamer.parts import Parts
 from gossamer.records import (
     EventLog,
     MetricsLog,

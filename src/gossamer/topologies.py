@@ -3,25 +3,26 @@
 Nothing here says how much a neighbour is believed (``mixing``), nor when a link is up (``schedules``).
 """
 
-import difflib
-import inspect
 import math
 import os
 import random
 import re
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
 from jaxtyping import Int
 from scipy.sparse import coo_array, csgraph, csr_array
 
+from gossamer.catalogue import TOPOLOGIES
 from gossamer.errors import InputError, require_at_least
+from gossamer.specs import parse_spec
+
+if TYPE_CHECKING:
+    import networkx  # imported where a graph of it is made: most topologies need none
 
 Edges = Int[np.ndarray, "_ 2"]  # (receiver, sender), one row per edge
 
@@ -110,13 +111,15 @@ class Topology:
         """
         return _adjacency(self.agents, self.phases[phase])
 
-    def graph(self, phase: int = 0) -> nx.Graph:
+    def graph(self, phase: int = 0) -> "networkx.Graph":
         """A networkx graph of ``phase``: undirected if symmetric, else with arrows from sender to receiver.
 
         Example:
             >>> sorted(directed_ring(3).graph().edges)
             [(0, 1), (1, 2), (2, 0)]
         """
+        import networkx as nx
+
         edges = self.phases[phase]
         graph = nx.Graph() if _is_symmetric(self.agents, edges) else nx.DiGraph()
         graph.add_nodes_from(range(self.agents))
@@ -348,6 +351,8 @@ def small_world(agents: int, degree: int = 4, rewiring: float = 0.1, seed: int =
         >>> small_world(20).mean_neighbourhood
         5.0
     """
+    import networkx as nx
+
     if degree < 2 or degree % 2:
         raise InputError(f"small_world: degree is {degree}; it must be even and at least 2")
     if not 0 <= rewiring <= 1:
@@ -367,7 +372,7 @@ def small_world(agents: int, degree: int = 4, rewiring: float = 0.1, seed: int =
     return _static(name, agents, _both_ways(np.array(graph.edges)))
 
 
-def from_graph(graph: nx.Graph, name: str = "graph") -> Topology:
+def from_graph(graph: "networkx.Graph", name: str = "graph") -> Topology:
     """A networkx graph: an edge joins both its ends, an arrow points from sender to receiver.
 
     Nodes numbered 0, 1, … keep their numbers, others are numbered in the graph's order. Weights are ignored.
@@ -376,6 +381,7 @@ def from_graph(graph: nx.Graph, name: str = "graph") -> Topology:
         InputError: the graph has no node.
 
     Example:
+        >>> import networkx as nx
         >>> from_graph(nx.path_graph(3)).phases[0].tolist()
         [[0, 1], [1, 0], [1, 2], [2, 1]]
     """
@@ -451,26 +457,7 @@ def read_edge_list(
 
 
 NAMES: Mapping[str, Callable[..., Topology]] = MappingProxyType(
-    {
-        function.__name__: function
-        for function in (
-            isolated,
-            ring,
-            directed_ring,
-            line,
-            star,
-            complete,
-            grid,
-            torus,
-            hypercube,
-            exponential,
-            one_peer_exponential,
-            random_regular,
-            erdos_renyi,
-            small_world,
-        )
-    }
-    | {"edge_list": read_edge_list}
+    {name: read_edge_list if name == "edge_list" else globals()[name] for name in TOPOLOGIES}
 )
 
 
@@ -537,31 +524,6 @@ def named(spec: str, agents: int | None) -> Topology:
         raise InputError(f"{spec!r} is no file that says how many agents there are; give a number")
     function, arguments = parse_spec(spec, NAMES, "topology, nor the path of an edge-list file")
     return function(agents=agents, **arguments)
-
-
-def parse_spec(
-    spec: str, functions: Mapping[str, Callable[..., Any]], kind: str
-) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The function and keyword arguments that ``name`` or ``name:parameter=value,…`` stands for.
-
-    The parameters and their types are read off the function's signature.
-
-    Raises:
-        InputError: unknown name (with the nearest ones), unknown, ill-typed or missing parameter.
-
-    Example:
-        >>> parse_spec("small_world:degree=6", NAMES, "topology")[1]
-        {'degree': 6}
-    """
-    name, _, rest = spec.partition(":")
-    if name not in functions:
-        raise InputError(f"{name!r} is not a {kind}; {_suggestion(name, functions)}")
-    accepted = _settable(functions[name])
-    arguments = dict(_parse_argument(name, accepted, text) for text in rest.split(",") if text)
-    missing = [key for key, parameter in accepted.items() if parameter.default is parameter.empty]
-    if not arguments.keys() >= set(missing):
-        raise InputError(f"{spec!r} lacks {', '.join(missing)}; {_signature(name, accepted)}")
-    return functions[name], arguments
 
 
 def _check_agents(agents: int) -> None:
@@ -644,6 +606,8 @@ def _connected_regular_edges(agents: int, degree: int, seed: int) -> Edges:
     ):  # a connected 2-regular graph is one cycle, and a random matching is almost never connected
         cycle = np.random.default_rng(seed).permutation(agents)
         return np.stack([cycle, np.roll(cycle, 1)], axis=1)
+    import networkx as nx
+
     generator = random.Random(seed)
     while True:
         graph = nx.random_regular_graph(degree, agents, seed=generator)
@@ -733,40 +697,3 @@ def _parse_edge(
     if agents is not None and max(receiver, sender) >= agents:
         raise InputError(f"{path}, line {number}: {text!r} names an agent outside 0 to {agents - 1}")
     return receiver, sender
-
-
-def _suggestion(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}known are {', '.join(known)}"
-
-
-def _settable(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(function).parameters.values()
-    return {
-        parameter.name: parameter for parameter in parameters if parameter.name not in ("agents", "adjacency")
-    }
-
-
-def _signature(name: str, accepted: Mapping[str, inspect.Parameter]) -> str:
-    if not accepted:
-        return f"{name} takes no parameter"
-    parameters = ", ".join(f"{key} ({_kind(parameter).__name__})" for key, parameter in accepted.items())
-    return f"{name} takes {parameters}"
-
-
-def _parse_argument(name: str, accepted: Mapping[str, inspect.Parameter], text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if key not in accepted or not separator:
-        raise InputError(f"{text!r} does not fit {name}; {_signature(name, accepted)}")
-    kind = _kind(accepted[key])
-    try:
-        return key, {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{text!r} does not fit {name}; {_signature(name, accepted)}") from error
-
-
-def _kind(parameter: inspect.Parameter) -> type:
-    """The type a parameter's text is read as: bool, int or float where its annotation says so, else str."""
-    options = {parameter.annotation, *typing.get_args(parameter.annotation)}
-    return next((kind for kind in (bool, int, float) if kind in options), str)

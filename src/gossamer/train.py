@@ -20,16 +20,8 @@ from gossamer import checkpoints
 from gossamer.claiming import claimed
 from gossamer.engines import Engine, Report, engine_of
 from gossamer.errors import InputError
-from gossamer.experiment import (
-    Experiment,
-    Parts,
-    build,
-    on_host,
-    population_shape,
-    require_memory,
-    tree_bytes,
-    with_absolute_paths,
-)
+from gossamer.experiment import Experiment, on_host
+from gossamer.parts import Parts, build, population_shape, require_memory, tree_bytes, with_absolute_paths
 from gossamer.play import play_own_tasks
 from gossamer.power import EnergyMeter, PowerReading
 from gossamer.progress import Reporter, Silent, Status
@@ -409,7 +401,7 @@ def _restore_best(experiment: Experiment, parts: Parts, folders: list[Path]) -> 
     missing = [folder for folder in folders if not checkpoints.rounds(folder / BEST)]
     if missing:
         raise InputError(
-            f"{missing[0]} holds no best checkpoint: it was trained without keep_best (--keep-best True), or no "
+            f"{missing[0]} holds no best checkpoint: it was trained without keep_best (--keep-best), or no "
             "episode has ended yet"
         )
     like = _saved_shape(experiment, parts)

@@ -13,7 +13,7 @@ Algorithms and environments are written for one agent or one environment; ``vmap
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, Real
@@ -21,6 +21,9 @@ from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray, Real
 Key: TypeAlias = PRNGKeyArray
 Params: TypeAlias = Any  # a pytree of float arrays
 Message: TypeAlias = Any  # a pytree of float arrays: what peers may see of a learner
+Activation: TypeAlias = Literal["relu", "tanh"]  # of hidden layers
+Precision: TypeAlias = Literal["float32", "bfloat16"]  # of a network's arithmetic
+InitialParameters: TypeAlias = Literal["independent", "shared", "averaged"]  # of the agents of a population
 Info: TypeAlias = Mapping[str, Float[Any, ""]]  # named scalars that are only reported, never carried on
 
 

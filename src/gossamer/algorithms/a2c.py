@@ -6,11 +6,10 @@ of the tasks, the graph and the schedule. Nothing here talks to anyone.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
-import optax
 import tyro
 from jaxtyping import Array, Float, Num, Real
 
@@ -19,17 +18,25 @@ from gossamer.algorithms.policy_gradient import actor_critic_loss, clipped, limi
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import Categorical, DiagonalGaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
-from gossamer.networks import (
-    SMALLEST_IMAGE,
-    Activation,
-    ActorCriticMLP,
-    ActorCriticNetwork,
-    NatureCNN,
-    Precision,
-)
 from gossamer.normalisation import Moments
 from gossamer.returns import following_values, generalised_advantages
-from gossamer.types import Box, Estimate, Frames, Info, Key, Learner, Spaces, Trajectory
+from gossamer.types import (
+    Activation,
+    Box,
+    Estimate,
+    Frames,
+    Info,
+    Key,
+    Learner,
+    Precision,
+    Spaces,
+    Trajectory,
+)
+
+if TYPE_CHECKING:  # imported where they are used: together they take half a second
+    import optax
+
+    import gossamer.networks
 
 Network: TypeAlias = Literal["separate", "shared", "nature"]
 Normalise: TypeAlias = Literal["nothing", "observations", "observations_and_rewards"]
@@ -217,6 +224,8 @@ class A2C:
 
     def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[A2CGradient, Info]:
         """The loss's gradient, averaged over real transitions, before any clipping."""
+        import optax
+
         del key
         params = learner.params
         weight = transition_weights(trajectory, self.weighting)
@@ -237,6 +246,8 @@ class A2C:
 
     def apply(self, learner: Learner, gradient: A2CGradient) -> Learner:
         """One step of the optimiser along the clipped gradient; statistics take the batch in."""
+        import optax
+
         params = learner.params
         trained = (params.network, params.log_scale)
         change, state = self._optimiser.update(
@@ -272,14 +283,18 @@ class A2C:
         return self.normalise == "observations_and_rewards"
 
     @property
-    def _network(self) -> ActorCriticNetwork:
+    def _network(self) -> "gossamer.networks.ActorCriticNetwork":
+        from gossamer.networks import ActorCriticMLP, NatureCNN
+
         outputs, frames = self.spaces.action.size, self.spaces.frames
         if frames is not None:
             return NatureCNN(frames, outputs, self.convolution_widths, self.hidden, self.precision)
         return ActorCriticMLP(self.hidden, outputs, self.activation, shared=self.network == "shared")
 
     @property
-    def _optimiser(self) -> optax.GradientTransformation:
+    def _optimiser(self) -> "optax.GradientTransformation":
+        import optax
+
         return optax.chain(
             optax.clip_by_global_norm(limit_of(self.max_gradient_norm)),
             _optimiser_named(self.optimiser, self.learning_rate, self.decay, self.epsilon),
@@ -361,6 +376,8 @@ def _require_fitting_network(a2c: A2C) -> None:
 
 
 def _require_fitting_frames(spaces: Spaces, frames: Frames) -> None:
+    from gossamer.networks import SMALLEST_IMAGE
+
     if frames.size != spaces.observation_size:
         raise InputError(
             f"observation_size is {spaces.observation_size}, but {frames} has {frames.size} bytes"
@@ -372,8 +389,12 @@ def _require_fitting_frames(spaces: Spaces, frames: Frames) -> None:
         )
 
 
-def _optimiser_named(name: str, learning_rate: Any, decay: Any, epsilon: Any) -> optax.GradientTransformation:
+def _optimiser_named(
+    name: str, learning_rate: Any, decay: Any, epsilon: Any
+) -> "optax.GradientTransformation":
     """Optax's optimiser of a name; rmsprop and adam with what the papers set, others with their own defaults."""
+    import optax
+
     if name == "rmsprop":
         return optax.rmsprop(learning_rate, decay=decay, eps=epsilon, eps_in_sqrt=False)
     if name == "adam":
@@ -387,7 +408,7 @@ def _optimiser_named(name: str, learning_rate: Any, decay: Any, epsilon: Any) ->
     return made
 
 
-def _require_descent(name: str, optimiser: optax.GradientTransformation) -> None:
+def _require_descent(name: str, optimiser: "optax.GradientTransformation") -> None:
     """Refuse parts of optimisers, of which some would climb, and optimisers that ask for more than gradients."""
     with jax.ensure_compile_time_eval():
         one = jnp.ones(1)

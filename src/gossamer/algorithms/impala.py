@@ -6,11 +6,10 @@ collected it. ``experience.ahead`` has actors that run ahead. Nothing here talks
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
-import optax
 import tyro
 from jaxtyping import Array, Float, Int, Num, Real
 
@@ -27,9 +26,11 @@ from gossamer.errors import (
     require_positive,
     require_within,
 )
-from gossamer.networks import Activation, Precision
 from gossamer.returns import vtrace
-from gossamer.types import Estimate, Info, Key, Learner, Spaces, Trajectory
+from gossamer.types import Activation, Estimate, Info, Key, Learner, Precision, Spaces, Trajectory
+
+if TYPE_CHECKING:
+    import optax  # imported where an optimiser is made
 
 Reduction: TypeAlias = Literal["sum", "mean"]
 
@@ -155,6 +156,8 @@ class Impala:
 
     def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[A2CParams, Info]:
         """The loss's gradient before any clipping; parts of the loss are reported per transition."""
+        import optax
+
         del key
         weight = transition_weights(trajectory, "transitions")
         coefficients = 0.5 * self.value_coefficient, self.entropy_coefficient
@@ -172,6 +175,8 @@ class Impala:
 
     def apply(self, learner: Learner, gradient: A2CParams) -> Learner:
         """One step of RMSProp along the clipped gradient, at the rate of this update."""
+        import optax
+
         optimiser = self._optimiser(learner.updates)
         change, state = optimiser.update(gradient, learner.optimiser, learner.params)
         params = cast(A2CParams, optax.apply_updates(learner.params, change))
@@ -211,8 +216,10 @@ class Impala:
         )
         return Estimate(of_sequences.advantage, of_sequences.target)
 
-    def _optimiser(self, updates: Int[Array, ""]) -> optax.GradientTransformation:
+    def _optimiser(self, updates: Int[Array, ""]) -> "optax.GradientTransformation":
         """The optimiser after a number of updates: its rate follows from that and is no state of its own."""
+        import optax
+
         left = jnp.maximum(1 - updates / self.decay_updates, 0.0) if self.decay_updates else 1.0
         rmsprop = optax.rmsprop(
             cast(Any, self.learning_rate * left),

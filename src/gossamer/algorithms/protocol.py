@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runt
 
 from jaxtyping import Array, Bool, Float
 
-from gossamer.mixing import average
 from gossamer.types import Estimate, Info, Key, Learner, Letter, Message, Params, Trajectory
 
 ActionKind: TypeAlias = Literal["discrete", "bounded", "unbounded"]
@@ -112,4 +111,6 @@ def combine(
         messages: what arrived, on a leading ``peer`` axis; slot 0 is the agent's own message.
         weights: c_lk of each slot, non-negative, summing to one.
     """
+    from gossamer.mixing import average  # brings scipy, which the contract alone does not need
+
     return algorithm.absorb(learner, average(messages, weights))

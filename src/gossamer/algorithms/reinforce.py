@@ -5,11 +5,10 @@ Agents that adapt by it and combine with their neighbours are the diffusion poli
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import optax
 import tyro
 from jaxtyping import Array, Float, Num
 
@@ -18,9 +17,13 @@ from gossamer.algorithms.protocol import Needs
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import Categorical, DiagonalGaussian, Spread, bounded_gaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
-from gossamer.networks import MLP, Activation
 from gossamer.returns import leave_one_out, returns_to_go
-from gossamer.types import Box, Estimate, Info, Key, Learner, Spaces, Trajectory
+from gossamer.types import Activation, Box, Estimate, Info, Key, Learner, Spaces, Trajectory
+
+if TYPE_CHECKING:  # imported where they are used: together they take half a second
+    import optax
+
+    import gossamer.networks
 
 Baseline: TypeAlias = Literal["others", "none"]
 Optimiser: TypeAlias = Literal["adam", "sgd"]
@@ -144,6 +147,8 @@ class Reinforce:
 
     def apply(self, learner: Learner, gradient: Any) -> Learner:
         """One step of the optimiser."""
+        import optax
+
         change, state = self._optimiser.update(gradient, learner.optimiser, learner.params)
         return Learner(optax.apply_updates(learner.params, change), state, learner.updates + 1)
 
@@ -156,11 +161,15 @@ class Reinforce:
         return Learner(mixed, learner.optimiser, learner.updates)
 
     @property
-    def _network(self) -> MLP:
+    def _network(self) -> "gossamer.networks.MLP":
+        from gossamer.networks import MLP
+
         action = self.spaces.action
         outputs = 2 * action.size if isinstance(action, Box) else action.size
         return MLP(self.hidden, outputs=outputs, activation=self.activation)
 
     @property
-    def _optimiser(self) -> optax.GradientTransformation:
+    def _optimiser(self) -> "optax.GradientTransformation":
+        import optax
+
         return {"adam": optax.adam, "sgd": optax.sgd}[self.optimiser](self.learning_rate)

@@ -5,11 +5,10 @@ the graph. Nothing here talks to anyone.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 import tyro
 from jaxtyping import Array, Float
 
@@ -18,9 +17,11 @@ from gossamer.algorithms.protocol import Needs
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import DiagonalGaussian, Spread, bounded_gaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
-from gossamer.networks import MLP, Activation
 from gossamer.returns import returns_to_go
-from gossamer.types import ActorCritic, Box, Estimate, Info, Key, Learner, Spaces, Trajectory
+from gossamer.types import Activation, ActorCritic, Box, Estimate, Info, Key, Learner, Spaces, Trajectory
+
+if TYPE_CHECKING:
+    import gossamer.networks  # imported where a network is made: flax takes a third of a second
 
 
 @traced
@@ -165,6 +166,7 @@ class SiAC:
 
     def apply(self, learner: Learner, gradient: ActorCritic) -> Learner:
         """One step of Adam for the actor and one for the critic."""
+        import optax
 
         def step(optimiser: Any, gradient: Any, state: Any, params: Any) -> tuple[Any, Any]:
             change, state = optimiser.update(gradient, state, params)
@@ -185,13 +187,19 @@ class SiAC:
         return Learner(mixed, learner.optimiser, learner.updates)
 
     @property
-    def _actor(self) -> MLP:
+    def _actor(self) -> "gossamer.networks.MLP":
+        from gossamer.networks import MLP
+
         return MLP(self.hidden, outputs=2 * self.spaces.action.size, activation=self.activation)
 
     @property
-    def _critic(self) -> MLP:
+    def _critic(self) -> "gossamer.networks.MLP":
+        from gossamer.networks import MLP
+
         return MLP(self.hidden, outputs=1, activation=self.activation)
 
     @property
     def _optimisers(self) -> ActorCritic:
+        import optax
+
         return ActorCritic(optax.adam(self.actor_learning_rate), optax.adam(self.critic_learning_rate))

@@ -120,7 +120,7 @@ def topology_command(arguments: list[str]) -> None:
     options = parse(Options, arguments, "topology")
     from gossamer.analysis.graphs import MOST_DRAWN, describe, draw
     from gossamer.analysis.pictures import check_format
-    from gossamer.experiment import weigh_by
+    from gossamer.parts import weigh_by
     from gossamer.topologies import file_of, named
 
     file = file_of(options.name)

@@ -1,9 +1,12 @@
-"""What can be named on a command line: recipes, figures and tables, topologies, weight rules."""
+"""``gossamer list``, and the tables and checks of names that other commands share; answered without importing jax."""
 
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gossamer.cli.parse import nearest, parse
-from gossamer.errors import InputError
+from gossamer.catalogue import RECIPES, REPRODUCTIONS, TOPOLOGIES, WEIGHT_RULES
+from gossamer.cli.parse import parse
+from gossamer.errors import InputError, nearest
 
 
 def list_names(arguments: list[str]) -> None:
@@ -14,29 +17,36 @@ def list_names(arguments: list[str]) -> None:
         """List the recipes, figures and tables, topologies and weight rules."""
 
     parse(Options, arguments, "list")
-    from gossamer.mixing import RULES
-    from gossamer.recipes import RECIPES
-    from gossamer.reproductions import REPRODUCTIONS
-    from gossamer.topologies import NAMES
+    print(f"recipes (gossamer train RECIPE)\n{columns(RECIPES)}\n")
+    print(f"figures and tables (gossamer reproduce NAME)\n{columns(REPRODUCTIONS)}\n")
+    print(f"topologies (--topology)\n{columns(TOPOLOGIES)}\n")
+    print(f"weight rules (--weights)\n{columns(WEIGHT_RULES)}")
 
-    print("recipes (gossamer train RECIPE)")
-    for name, recipe in RECIPES.items():
-        print(f"  {name:<30} {(recipe.__doc__ or '').strip().splitlines()[0]}")
-    print("\nfigures and tables (gossamer reproduce NAME)")
-    for name, reproduction in REPRODUCTIONS.items():
-        print(f"  {name:<30} {reproduction.title}")
-    for title, functions in (("topologies (--topology)", NAMES), ("weight rules (--weights)", RULES)):
-        print(f"\n{title}")
-        for name, function in functions.items():
-            print(f"  {name:<30} {(function.__doc__ or '').strip().splitlines()[0]}")
+
+def columns(lines: Mapping[str, str]) -> str:
+    """Names and what is said about them, side by side, wrapped to 80 columns.
+
+    Example:
+        >>> print(columns({"ring": "Agent i hears i - 1 and i + 1"}))
+          ring  Agent i hears i - 1 and i + 1
+    """
+    width = max(map(len, lines)) + 4
+    return "\n".join(
+        textwrap.fill(
+            line,
+            80,
+            initial_indent=f"  {name}".ljust(width),
+            subsequent_indent=" " * width,
+            break_on_hyphens=False,
+        )
+        for name, line in lines.items()
+    )
 
 
 def recipe_named(name: str) -> str:
     """The name of a recipe, checked."""
-    from gossamer.recipes import RECIPES
-
     if name.startswith("-"):
-        raise InputError(f"{name!r} stands where a recipe was expected; known are {', '.join(RECIPES)}")
+        raise InputError(f"expected a recipe, not {name!r}; known are {', '.join(RECIPES)}")
     if name not in RECIPES:
-        raise InputError(f"{name!r} is no recipe; {nearest(name, list(RECIPES))}")
+        raise InputError(f"{name!r} is not a recipe; {nearest(name, list(RECIPES))}")
     return name

@@ -9,19 +9,13 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
-from gossamer.cli.analysis import evaluate_command, plot_command, topology_command, video_command
-from gossamer.cli.catalogue import list_names
-from gossamer.cli.fleet import agent_command, gather_command, launch_command, status_command
-from gossamer.cli.keys import keys_command
-from gossamer.cli.parse import PROGRAM, nearest
-from gossamer.cli.reproduce import report_command, reproduce_command
-from gossamer.cli.theory import theory_command
-from gossamer.cli.train import demo_command, train_command
-from gossamer.errors import InputError
+import gossamer
+from gossamer.catalogue import PROGRAM
+from gossamer.errors import InputError, nearest
 
 _INTERRUPTED = 130
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -75,7 +69,7 @@ def _dispatch(arguments: list[str]) -> None:
         print(_overview())
         return
     if arguments[0] == "--version":
-        print(f"{PROGRAM} {version('gossamer')}")
+        print(f"{PROGRAM} {gossamer.__version__}")
         return
     # A run may name classes of the user's own, whose modules lie where the command is given.
     with contextlib.suppress(FileNotFoundError):  # a directory that was removed meanwhile
@@ -83,8 +77,9 @@ def _dispatch(arguments: list[str]) -> None:
             sys.path.append(os.getcwd())
     name, *rest = arguments
     if name not in COMMANDS:
-        raise InputError(f"{name!r} is no command; {nearest(name, list(COMMANDS))}")
-    COMMANDS[name](rest)
+        raise InputError(f"{name!r} is not a command; {nearest(name, list(COMMANDS))}")
+    module, _, function = COMMANDS[name][0].partition(":")
+    getattr(import_module(f"gossamer.cli.{module}"), function)(rest)
 
 
 def _overview() -> str:
@@ -94,7 +89,7 @@ def _overview() -> str:
         f"usage: {PROGRAM} COMMAND [ARGUMENTS]   ({PROGRAM} COMMAND --help says more)",
         "",
     ]
-    lines += [f"  {name:<10} {command.__doc__ or ''}" for name, command in COMMANDS.items()]
+    lines += [f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()]
     return "\n".join([*lines, "", f"  {'--version':<10} Print the version."])
 
 
@@ -114,20 +109,21 @@ def _exit(status: int, message: str) -> None:
     sys.exit(status)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "list": list_names,
-    "train": train_command,
-    "launch": launch_command,
-    "agent": agent_command,
-    "status": status_command,
-    "gather": gather_command,
-    "keys": keys_command,
-    "evaluate": evaluate_command,
-    "video": video_command,
-    "plot": plot_command,
-    "topology": topology_command,
-    "reproduce": reproduce_command,
-    "report": report_command,
-    "theory": theory_command,
-    "demo": demo_command,
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "list": ("catalogue:list_names", "List recipes, figures and tables, topologies, weight rules"),
+    "train": ("train:train_command", "Train a recipe, or continue a run with --resume RUN"),
+    "launch": ("fleet:launch_command", "Train a recipe with one process per agent"),
+    "agent": ("fleet:agent_command", "Run one agent of a fleet on this device"),
+    "status": ("fleet:status_command", "Show which agents of a launch or a fleet are alive"),
+    "gather": ("fleet:gather_command", "Merge the folders of a fleet's agents into one run"),
+    "keys": ("keys:keys_command", "Make a fleet's certificate authority and certificates"),
+    "evaluate": ("analysis:evaluate_command", "Play episodes with every agent of a run on every task"),
+    "video": ("analysis:video_command", "Film an episode of a trained agent"),
+    "plot": ("analysis:plot_command", "Draw the learning curves of one or several runs"),
+    "topology": ("analysis:topology_command", "Print a topology's properties and draw it"),
+    "reproduce": ("reproduce:reproduce_command", "Reproduce a published figure or table, or --all"),
+    "report": ("reproduce:report_command", "Write a report of all results beside the papers' claims"),
+    "theory": ("theory:theory_command", "Check the papers' theorems numerically"),
+    "demo": ("train:demo_command", "Train 25 agents by diffusion, and one central learner"),
 }
+"""Every command: the function in ``gossamer.cli`` that runs it, imported only then, and one line about it."""

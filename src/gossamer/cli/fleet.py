@@ -6,22 +6,21 @@ from pathlib import Path
 
 import tyro
 
-from gossamer.cli.catalogue import recipe_named
-from gossamer.cli.parse import PROGRAM, parse, refuse_repeated
-from gossamer.cli.train import is_resumed
+from gossamer.catalogue import PROGRAM, RECIPES
+from gossamer.cli.catalogue import columns, recipe_named
+from gossamer.cli.parse import HELP, parse, refuse_repeated
+from gossamer.cli.train import FIRST, is_resumed
 from gossamer.errors import InputError
 
 
 def launch_command(arguments: list[str]) -> None:
     """Run a recipe with a process for each agent, or continue with --resume RUN."""
-    from gossamer.recipes import RECIPES
-
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in HELP:
         print(
-            f"usage: {PROGRAM} launch RECIPE [OPTIONS]   ({PROGRAM} launch RECIPE --help lists them)\n"
+            f"usage: {PROGRAM} launch RECIPE [OPTIONS]   ({PROGRAM} launch RECIPE --help)\n"
             f"       {PROGRAM} launch RECIPE --runtime ray [--address ADDRESS] [OPTIONS]\n"
             f"       {PROGRAM} launch --resume RUN [--rounds INT] [--address ADDRESS]\n\n"
-            f"recipes: {', '.join(RECIPES)}"
+            f"recipes:\n{columns(RECIPES)}"
         )
         return
     if is_resumed(arguments):
@@ -32,13 +31,11 @@ def launch_command(arguments: list[str]) -> None:
 
 def agent_command(arguments: list[str]) -> None:
     """Be one agent of a fleet, on a device of its own; goes on where its folder stands."""
-    from gossamer.recipes import RECIPES
-
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in HELP:
         print(
-            f"usage: {PROGRAM} agent RECIPE --name NAME --fleet FLEET.toml [OPTIONS]   "
-            f"({PROGRAM} agent RECIPE --help lists them)\n\n"
-            f"recipes: {', '.join(RECIPES)}"
+            f"usage: {PROGRAM} agent RECIPE --name NAME --fleet FLEET.toml [OPTIONS]\n"
+            f"       {PROGRAM} agent RECIPE --help\n\n"
+            f"recipes:\n{columns(RECIPES)}"
         )
         return
     _be_agent(recipe_named(arguments[0]), arguments[1:])
@@ -88,11 +85,11 @@ def gather_command(arguments: list[str]) -> None:
 
 
 def _launch_recipe(name: str, arguments: list[str]) -> None:
+    from gossamer import recipes
     from gossamer.experiment import Experiment
     from gossamer.fleet.cluster import Cluster, launch_on_ray
     from gossamer.fleet.launch import Launch, launch
     from gossamer.progress import reporter
-    from gossamer.recipes import RECIPES
 
     @dataclass(frozen=True)
     class Options:
@@ -103,13 +100,17 @@ def _launch_recipe(name: str, arguments: list[str]) -> None:
         """Folder of the run, new or empty; by default runs/RECIPE-DATE-TIME."""
 
     on_ray, arguments = _is_on_ray(arguments)
-    recipe = RECIPES[name]()
+    recipe = recipes.RECIPES[name]()
     default = Options(replace(recipe, runtime="network"), Launch(), Cluster())
-    description = (
-        f"Run {name}, a process for each agent: {(RECIPES[name].__doc__ or '').strip().splitlines()[0]} "
-        "--runtime ray places them on a cluster."
+    description = f"Train {name}, one process per agent.\n\n--runtime ray places the agents on a cluster."
+    options = parse(
+        Options,
+        arguments,
+        f"launch {name}",
+        first=("--tls", *FIRST),
+        default=default,
+        description=description,
     )
-    options = parse(Options, arguments, f"launch {name}", default=default, description=description)
     given = [each.name for each in fields(Cluster) if getattr(options.place, each.name) != each.default]
     if given and not on_ray:
         raise InputError(
@@ -171,12 +172,12 @@ def _leave_gpus_alone() -> None:
 
 
 def _be_agent(recipe: str, arguments: list[str]) -> None:
+    from gossamer import recipes
     from gossamer.experiment import Experiment
     from gossamer.fleet.device import Device, be_agent
     from gossamer.progress import reporter
-    from gossamer.recipes import RECIPES
 
-    recipes_own = replace(RECIPES[recipe](), runtime="network")
+    recipes_own = replace(recipes.RECIPES[recipe](), runtime="network")
 
     @dataclass(frozen=True)
     class Options:
@@ -185,6 +186,8 @@ def _be_agent(recipe: str, arguments: list[str]) -> None:
         out: Path | None = None
         """Folder of the agent; one that it wrote before is gone on with. By default runs/RECIPE/NAME."""
 
-    options = parse(Options, arguments, f"agent {recipe}", description=f"Be one agent of {recipe}.")
+    description = f"Run one agent of a fleet that trains {recipe}."
+    first = ("--name", "--fleet", "--listen", "--connect", "--keys", *FIRST)
+    options = parse(Options, arguments, f"agent {recipe}", first=first, description=description)
     out = options.out or Path("runs") / recipe / options.device.name
     print(be_agent(options.experiment, options.device, out, reporter(options.device.name)))

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import tyro
 
-from gossamer.cli.parse import PROGRAM, nearest, parse
-from gossamer.errors import InputError
+from gossamer.catalogue import PROGRAM
+from gossamer.cli.parse import parse
+from gossamer.errors import InputError, nearest
 
 
 def keys_command(arguments: list[str]) -> None:

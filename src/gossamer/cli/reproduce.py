@@ -7,8 +7,9 @@ from typing import Literal
 
 import tyro
 
-from gossamer.cli.parse import PROGRAM, nearest, parse
-from gossamer.errors import InputError
+from gossamer.catalogue import PROGRAM, REPRODUCTIONS
+from gossamer.cli.parse import parse
+from gossamer.errors import InputError, nearest
 
 
 def reproduce_command(arguments: list[str]) -> None:
@@ -17,7 +18,6 @@ def reproduce_command(arguments: list[str]) -> None:
         place = arguments.index("--all")
         _reproduce_all(arguments[:place] + arguments[place + 1 :])
         return
-    from gossamer.reproductions import REPRODUCTIONS
 
     @dataclass(frozen=True)
     class Options(_Making):
@@ -31,12 +31,15 @@ def reproduce_command(arguments: list[str]) -> None:
 
     options = parse(Options, arguments, "reproduce")
     if options.name not in REPRODUCTIONS:
-        raise InputError(f"{options.name!r} is no reproduction; {nearest(options.name, list(REPRODUCTIONS))}")
+        raise InputError(
+            f"{options.name!r} is not a reproduction; {nearest(options.name, list(REPRODUCTIONS))}"
+        )
+    from gossamer import reproductions
     from gossamer.compilation import keep_memory_mapped
     from gossamer.reproductions import reproduce, verdict_table
 
     keep_memory_mapped()
-    reproduction = REPRODUCTIONS[options.name]
+    reproduction = reproductions.REPRODUCTIONS[options.name]
     folder, claims = reproduce(
         reproduction, options.scale, options.seeds, options.out, options.runs, options.processes
     )
@@ -53,13 +56,14 @@ def _reproduce_all(arguments: list[str]) -> None:
         """The report in Markdown; report.html lies with the results."""
 
     options = parse(Options, arguments, "reproduce --all")
+    from gossamer import reproductions
     from gossamer.compilation import keep_memory_mapped
-    from gossamer.reproductions import REPRODUCTIONS, reproduce_all, verdict_table, write_report
+    from gossamer.reproductions import reproduce_all, verdict_table, write_report
     from gossamer.stopping import Unfinished
 
     keep_memory_mapped()
     failed = reproduce_all(
-        REPRODUCTIONS,
+        reproductions.REPRODUCTIONS,
         lambda name, claims: print(f"{name}\n{verdict_table(claims)}\n", flush=True),
         options.scale,
         options.seeds,

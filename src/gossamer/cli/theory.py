@@ -1,7 +1,8 @@
 """``gossamer theory``: the papers' theorems by numbers."""
 
-from gossamer.cli.parse import PROGRAM, call_of, nearest
-from gossamer.errors import InputError
+from gossamer.catalogue import PROGRAM
+from gossamer.cli.parse import call_of
+from gossamer.errors import InputError, nearest
 
 
 def theory_command(arguments: list[str]) -> None:

@@ -5,19 +5,34 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from gossamer.cli.catalogue import recipe_named
-from gossamer.cli.parse import PROGRAM, parse
+from gossamer.catalogue import PROGRAM, RECIPES
+from gossamer.cli.catalogue import columns, recipe_named
+from gossamer.cli.parse import HELP, parse
+
+FIRST = (
+    "--out",
+    "--rounds",
+    "--seed",
+    "--seeds",
+    "--agents",
+    "--tasks",
+    "--topology",
+    "--runtime",
+    "--env-id",
+    "--learning-rate",
+    "--actor-learning-rate",
+    "--critic-learning-rate",
+)
+"""Flags that the help of a recipe shows first, of those that the recipe has."""
 
 
 def train_command(arguments: list[str]) -> None:
     """Run a recipe, or continue a run with --resume RUN."""
-    from gossamer.recipes import RECIPES
-
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in HELP:
         print(
-            f"usage: {PROGRAM} train RECIPE [OPTIONS]   ({PROGRAM} train RECIPE --help lists them)\n"
+            f"usage: {PROGRAM} train RECIPE [OPTIONS]   ({PROGRAM} train RECIPE --help)\n"
             f"       {PROGRAM} train --resume RUN [--rounds INT]\n\n"
-            f"recipes: {', '.join(RECIPES)}"
+            f"recipes:\n{columns(RECIPES)}"
         )
         return
     if is_resumed(arguments):
@@ -37,11 +52,8 @@ def is_resumed(arguments: Sequence[str]) -> bool:
 
 
 def _train_recipe(name: str, arguments: list[str]) -> None:
-    from gossamer.compilation import keep_memory_mapped
+    from gossamer import recipes
     from gossamer.experiment import Experiment
-    from gossamer.progress import reporter
-    from gossamer.recipes import RECIPES
-    from gossamer.train import train
 
     @dataclass(frozen=True)
     class Options:
@@ -49,19 +61,21 @@ def _train_recipe(name: str, arguments: list[str]) -> None:
         out: Path | None = None
         """Folder of the run, new or empty; by default runs/RECIPE-DATE-TIME."""
 
-    default = Options(RECIPES[name]())
-    description = f"Train the recipe {name}: {(RECIPES[name].__doc__ or '').strip().splitlines()[0]}"
-    options = parse(Options, arguments, f"train {name}", default=default, description=description)
+    default = Options(recipes.RECIPES[name]())
+    description = f"Train {name}: {RECIPES[name]}.\n\nContinue a run with {PROGRAM} train --resume RUN."
+    options = parse(
+        Options, arguments, f"train {name}", first=FIRST, default=default, description=description
+    )
+    from gossamer.compilation import keep_memory_mapped
+    from gossamer.progress import reporter
+    from gossamer.train import train
+
     out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     keep_memory_mapped()
     print(train(options.experiment, out, reporter(name)))
 
 
 def _resume(arguments: list[str]) -> None:
-    from gossamer.compilation import keep_memory_mapped
-    from gossamer.progress import reporter
-    from gossamer.train import resume
-
     @dataclass(frozen=True)
     class Options:
         """Continue a run from its newest checkpoint, exactly as if it had never stopped."""
@@ -73,6 +87,10 @@ def _resume(arguments: list[str]) -> None:
 
     advice = "a run keeps what it was begun with, and takes --rounds only"
     options = parse(Options, arguments, "train", advice)
+    from gossamer.compilation import keep_memory_mapped
+    from gossamer.progress import reporter
+    from gossamer.train import resume
+
     keep_memory_mapped()
     print(resume(options.resume, options.rounds, reporter(options.resume.name)))
 

@@ -3,7 +3,8 @@
 from gossamer.engines.lockstep import DeviceEngine, HostEngine
 from gossamer.engines.protocol import Engine, Report, Resume, Traffic
 from gossamer.engines.threads import ThreadsEngine
-from gossamer.experiment import Experiment, Parts, on_host
+from gossamer.experiment import Experiment, on_host
+from gossamer.parts import Parts
 
 __all__ = [
     "DeviceEngine",

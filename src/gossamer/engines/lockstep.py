@@ -16,7 +16,8 @@ from jaxtyping import Int
 from gossamer.engines.protocol import Report, Resume, Traffic, stretches
 from gossamer.experience.device import Steps
 from gossamer.experience.host import HostSteps, streams_of
-from gossamer.experiment import Experiment, Parts, initial_population
+from gossamer.experiment import Experiment
+from gossamer.parts import Parts, initial_population
 from gossamer.runtimes.mailbox import Delivery
 from gossamer.runtimes.vectorised import (
     Population,

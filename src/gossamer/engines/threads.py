@@ -17,8 +17,9 @@ from gossamer.correlation import correlation
 from gossamer.engines.protocol import Report, Resume, stretches
 from gossamer.engines.tally import Place, Tally
 from gossamer.engines.workers import Worker
-from gossamer.experiment import Experiment, Parts, initial_population
+from gossamer.experiment import Experiment
 from gossamer.normalisation import without_statistics
+from gossamer.parts import Parts, initial_population
 from gossamer.runtimes.central import AllReduce, Asynchronous, Centre, work
 from gossamer.runtimes.clock import MonotonicClock
 from gossamer.runtimes.inbox import Inbox

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from gossamer.experience import Steps, Unrolls
 from gossamer.experience.ahead import ActorsAhead
 from gossamer.experience.host import HostSteps, streams_of
-from gossamer.experiment import Parts, on_host
+from gossamer.experiment import on_host
+from gossamer.parts import Parts
 from gossamer.rounds import AgentRound, agent_key
 from gossamer.runtimes.single import (
     Turn,

@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment
 from gossamer.fleet.member import run_member
 from gossamer.fleet.membership import Beginning, Fleet, Membership, default_names, read_fleet
+from gossamer.parts import build
 from gossamer.progress import Reporter
 from gossamer.runtimes.network.compression import Compression
 from gossamer.runtimes.network.refusals import Refusals

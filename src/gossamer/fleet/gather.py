@@ -16,8 +16,9 @@ from gossamer.checkpoints import Checkpoint
 from gossamer.claiming import claimed
 from gossamer.engines.tally import Place, Tally
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, Parts, build, require_memory
+from gossamer.experiment import Experiment
 from gossamer.fleet.member import State, load_membership, state_like
+from gossamer.parts import Parts, build, require_memory
 from gossamer.records import MetricsLog, create_run, provenance, read_config, read_metrics, summarise
 from gossamer.runtimes.vectorised import Population
 from gossamer.serialization import to_data

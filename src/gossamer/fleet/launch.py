@@ -21,11 +21,12 @@ from typing import Any
 from gossamer import checkpoints
 from gossamer.claiming import claimed
 from gossamer.errors import InputError, require_at_least
-from gossamer.experiment import Experiment, Parts, build, require_memory, with_absolute_paths
+from gossamer.experiment import Experiment
 from gossamer.fleet.gather import gather
 from gossamer.fleet.member import Replaced, run_member
 from gossamer.fleet.membership import Fleet, Membership, default_names
 from gossamer.keys import create_authority, issue, require_cryptography
+from gossamer.parts import Parts, build, require_memory, with_absolute_paths
 from gossamer.processes import available_cores, become_worker, environment_variables
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.recording import has_begun

@@ -24,10 +24,11 @@ from gossamer.claiming import claimed
 from gossamer.engines.tally import Place, Tally
 from gossamer.engines.workers import Worker
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, Parts, build, initial_population, require_memory_of_one
+from gossamer.experiment import Experiment
 from gossamer.fleet.answer import read_answer
 from gossamer.fleet.membership import Membership
 from gossamer.keys import check
+from gossamer.parts import Parts, build, initial_population, require_memory_of_one
 from gossamer.progress import Reporter, Silent, Status
 from gossamer.recording import NonFiniteParameters, RunLog, Timed, Totals, has_begun, record_rows
 from gossamer.records import create_run, provenance, read_config, replace_config, require_recorded, write_json

@@ -12,12 +12,13 @@ from rich.text import Text
 
 from gossamer import checkpoints
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment
 from gossamer.fleet.answer import read_answer
 from gossamer.fleet.launch import KEYS, OBSERVER, agent_folder, load_launch
 from gossamer.fleet.member import load_membership
 from gossamer.fleet.membership import Fleet
 from gossamer.keys import check
+from gossamer.parts import build
 from gossamer.records import read_config
 from gossamer.runtimes.network.compression import Compression
 from gossamer.runtimes.network.refusals import printable

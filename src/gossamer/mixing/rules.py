@@ -8,10 +8,12 @@ from typing import TypeAlias
 import numpy as np
 from scipy.sparse import coo_array, csr_array, diags_array, eye_array
 
+from gossamer.catalogue import WEIGHT_RULES
 from gossamer.errors import InputError
 from gossamer.mixing.matrices import agents_of, row_sums
 from gossamer.mixing.properties import is_doubly_stochastic
-from gossamer.topologies import Topology, parse_spec
+from gossamer.specs import parse_spec
+from gossamer.topologies import Topology
 
 Rule: TypeAlias = Callable[[csr_array], csr_array]  # from a phase's adjacency to its weights
 
@@ -99,9 +101,7 @@ def lazy(adjacency: csr_array) -> csr_array:
     return csr_array((eye_array(agents_of(adjacency)) + metropolis_hastings(adjacency)) / 2)
 
 
-RULES: Mapping[str, Rule] = MappingProxyType(
-    {rule.__name__: rule for rule in (metropolis_hastings, uniform, laplacian, lazy)}
-)
+RULES: Mapping[str, Rule] = MappingProxyType({name: globals()[name] for name in WEIGHT_RULES})
 
 
 def named_rule(spec: str) -> Rule:

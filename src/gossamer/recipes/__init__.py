@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from gossamer import catalogue
 from gossamer.experiment import Experiment
 from gossamer.recipes.a2c import (
     a2c,
@@ -42,30 +43,7 @@ from gossamer.recipes.gala import (
 )
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
-    recipe.__name__.replace("_", "-"): recipe
-    for recipe in (
-        a2c,
-        gala_pong,
-        pong_a2c,
-        pong_a3c,
-        pong_impala,
-        hopper_mass,
-        hopper_mass_centralised,
-        hopper_wind,
-        hopper_wind_centralised,
-        acrobot,
-        acrobot_centralised,
-        acrobot_specialised,
-        cartpole_balance,
-        cartpole_balance_centralised,
-        cartpole_balance_policy_gradient,
-        cartpole_balance_reinforce,
-        cartpole_balance_power,
-        cartpole_swingup,
-        cartpole_swingup_centralised,
-        pendulum,
-        pendulum_centralised,
-    )
+    name: globals()[name.replace("-", "_")] for name in catalogue.RECIPES
 }
 
 __all__ = [

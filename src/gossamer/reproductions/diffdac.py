@@ -438,22 +438,20 @@ def _several(*makers: Callable[[Scale, int], Trainings]) -> Callable[[Scale, int
 REPRODUCTIONS: Mapping[str, Reproduction] = {
     each.name: each
     for each in (
-        Reproduction("diffdac-fig4", "Figure 4: Extreme Acrobot", trainings.acrobot_comparison, figure_4),
-        Reproduction("diffdac-fig5", "Figure 5: Hopper", trainings.hopper_comparison, figure_5),
-        Reproduction("diffdac-fig6", "Figure 6: the network", trainings.balance_networks, figure_6, 5),
+        Reproduction("diffdac-fig4", trainings.acrobot_comparison, figure_4),
+        Reproduction("diffdac-fig5", trainings.hopper_comparison, figure_5),
+        Reproduction("diffdac-fig6", trainings.balance_networks, figure_6, 5),
         Reproduction(
             "diffdac-fig7",
-            "Figure 7: noisy links",
             _several(trainings.noisy_acrobot, trainings.noisy_hopper),
             figure_7,
         ),
         Reproduction(
             "diffdac-table1",
-            "Table I: how alike agents are",
             _several(trainings.table_1_acrobot, trainings.table_1_hopper),
             table_1,
         ),
-        Reproduction("diffdac-table2", "Table II: zero-shot", trainings.zero_shot, table_2),
-        Reproduction("diffdac-table3", "Table III: zero-shot, relative", trainings.zero_shot, table_3),
+        Reproduction("diffdac-table2", trainings.zero_shot, table_2),
+        Reproduction("diffdac-table3", trainings.zero_shot, table_3),
     )
 }

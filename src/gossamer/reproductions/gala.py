@@ -735,42 +735,35 @@ def _grid(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
     return figure, figure.subplots(rows, columns, squeeze=False).tolist()
 
 
-_UNREPEATABLE = "asynchronous runs of one seed are not the same to the bit"
-
 REPRODUCTIONS: Mapping[str, Reproduction] = {
     each.name: each
     for each in (
         Reproduction(
             "gala-fig1",
-            f"GALA, figure 1: success and returns (quick: cart-pole balance in place of Atari; {_UNREPEATABLE})",
             trainings.success,
             figure_1,
             10,
         ),
         Reproduction(
             "gala-fig2",
-            f"GALA, figure 2: distance and its bound, gradients (quick: Acrobot and Pong; {_UNREPEATABLE})",
             trainings.correlation,
             figure_2,
             10,
         ),
         Reproduction(
             "gala-fig3",
-            f"GALA, figure 3: frames per second, utilisation, power (Pong; {_UNREPEATABLE})",
             trainings.speed,
             figure_3,
             10,
         ),
         Reproduction(
             "gala-fig4",
-            f"GALA, figure 4: large-batch A3C (quick: cart-pole balance in place of Atari; {_UNREPEATABLE})",
             trainings.a3c_batches,
             figure_4,
             10,
         ),
         Reproduction(
             "gala-table1",
-            f"GALA, table 1: best policies (quick: Pong, far too short; {_UNREPEATABLE})",
             trainings.best_policies,
             table_1,
             10,

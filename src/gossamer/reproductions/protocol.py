@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gossamer.analysis.statistics import difference_interval
+from gossamer.catalogue import REPRODUCTIONS
 from gossamer.recipes.diffdac import Scale, Trainings
 
 Verdict: TypeAlias = Literal["holds", "does not hold", "not decided", "not run"]
@@ -37,10 +38,14 @@ class Reproduction:
     """A published figure or table."""
 
     name: str
-    title: str
     trainings: Callable[[Scale, int], Trainings]
     conclude: Callable[[Runs], Findings]
     published_seeds: int = 8
+
+    @property
+    def title(self) -> str:
+        """The line about it in the catalogue, or its name where the catalogue has none."""
+        return REPRODUCTIONS.get(self.name, self.name)
 
 
 def higher(text: str, first: np.ndarray, second: np.ndarray, unit: str = "") -> Claim:

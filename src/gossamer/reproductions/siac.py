@@ -387,21 +387,18 @@ REPRODUCTIONS: dict[str, Reproduction] = {
     for each in (
         Reproduction(
             "diffdac-fig2",
-            "Figure 2: stability, 25 tasks",
             trainings.stability,
             figure_2,
             6,
         ),
         Reproduction(
             "diffdac-fig3",
-            "Figure 3: cart-pole balance and Dist-MTPS",
             trainings.balance_comparison,
             figure_3,
             5,
         ),
         Reproduction(
             "diffdac-fig8",
-            "Figure 8: stability, one task",
             trainings.stability_of_one_task,
             figure_8,
             6,

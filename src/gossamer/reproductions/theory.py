@@ -436,7 +436,6 @@ def _none(scale: Scale, seeds: int) -> Trainings:
 REPRODUCTIONS: Mapping[str, Reproduction] = {
     "diffdac-theory": Reproduction(
         "diffdac-theory",
-        "Diff-DAC's and GALA's propositions, lemma and theorems, by numbers (no training; --seeds has no effect)",
         _none,
         theory,
         1,

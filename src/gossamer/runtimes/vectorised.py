@@ -6,7 +6,7 @@ nothing and knows no concrete algorithm, environment or topology; it returns rec
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,8 @@ from gossamer.normalisation import without_statistics
 from gossamer.rounds import AgentRound, Experience, act_and_adapt, agent_key, learn_from
 from gossamer.runtimes.cycle import CycleMailbox
 from gossamer.runtimes.mailbox import Delivery, Mailbox, PushSumMailbox
-from gossamer.types import Collected, Learner, Message
+from gossamer.types import Collected, InitialParameters, Learner, Message
 
-InitialParameters: TypeAlias = Literal["independent", "shared", "averaged"]
 AnyMailbox: TypeAlias = Mailbox | PushSumMailbox | CycleMailbox
 
 

@@ -11,10 +11,9 @@ from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtri
 
 from gossamer.errors import InputError, require_at_least, require_non_negative, require_positive
-from gossamer.topologies import parse_spec
+from gossamer.specs import parse_spec
 
 Draws: TypeAlias = Float[np.ndarray, "..."]  # in [0, 1)
 
@@ -182,6 +181,8 @@ class Lognormal:
 
     def draw(self, u: Draws) -> Draws:
         """The duration at the quantile ``u``; never 0."""
+        from scipy.special import ndtri
+
         return np.asarray(self.median * np.exp(self.sigma * ndtri(_inside(u))))
 
 

@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array
 
 from gossamer.errors import InputError
 
@@ -39,6 +38,8 @@ class Links:
         Raises:
             InputError: no matrix, or matrices that are not square and of one shape.
         """
+        from scipy.sparse import coo_array
+
         agents = _common_agents(weights)
         phases = [coo_array(W) for W in weights]
         for entries in phases:

@@ -78,7 +78,7 @@ def require_room(cluster: Connection, agents: int, how: Launch, place: Cluster) 
     if open_hosts and not how.tls and not place.insecure:
         raise InputError(
             f"tls is off, and agents would listen at {', '.join(open_hosts[:3])}, which other machines can reach; give "
-            "--tls True, or --insecure True"
+            "--tls, or --insecure"
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gossamer.claiming import claimed
-from gossamer.experiment import Experiment, build
+from gossamer.experiment import Experiment
 from gossamer.fleet.cluster.connection import Connection
 from gossamer.fleet.cluster.place import Cluster
 from gossamer.fleet.cluster.remote import News, RemoteAgent, Seat
@@ -33,6 +33,7 @@ from gossamer.fleet.launch import (
 from gossamer.fleet.membership import Beginning, Fleet, Membership
 from gossamer.fleet.mirror import Held, changes_of, take_over
 from gossamer.keys import check, issue
+from gossamer.parts import build
 from gossamer.progress import Reporter
 from gossamer.serialization import to_data
 from gossamer.stopping import Interrupted, Stop, stop_requests
