@@ -25,6 +25,7 @@ LAYERS = [
     "certificate",
     "correlation",
     "compilation",
+    "compilation_cache",
     "topologies",
     "mixing",
     "schedules",

@@ -18,6 +18,7 @@ import numpy as np
 
 from gossamer import checkpoints
 from gossamer.claiming import claimed
+from gossamer.compilation_cache import persistent_cache
 from gossamer.engines import Engine, Report, engine_of
 from gossamer.errors import InputError
 from gossamer.experiment import (
@@ -93,9 +94,9 @@ def train(experiment: Experiment, out: Path | str, reporter: Reporter | None = N
     parts = build(experiment)
     if _seed_by_seed(experiment):
         _make_runs(experiment, out)
-        with claimed(out):
+        with claimed(out), persistent_cache():
             return _resume_seeds(experiment, out, reporter)
-    with stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
+    with persistent_cache(), stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
         create_run(out, _config(experiment, parts, engine))
         with claimed(out):
             _start(experiment, parts, engine, out, reporter or Silent(), stop)
@@ -123,7 +124,7 @@ def resume(run: Path | str, rounds: int | None = None, reporter: Reporter | None
     _refuse_network(experiment)
     if rounds is not None:
         experiment = replace(experiment, rounds=rounds)
-    with claimed(run):
+    with claimed(run), persistent_cache():
         if _seed_by_seed(experiment):
             if rounds is not None:
                 _extend_seeds(experiment, run)

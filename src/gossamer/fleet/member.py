@@ -23,6 +23,7 @@ from gossamer import checkpoints
 from gossamer.claiming import claimed
 from gossamer.engines.tally import Place, Tally
 from gossamer.engines.workers import Worker
+from gossamer.compilation_cache import persistent_cache
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, Parts, build, initial_population, require_memory_of_one
 from gossamer.fleet.answer import read_answer
@@ -94,7 +95,10 @@ def run_member(
     require_memory_of_one(experiment, parts, membership.number)
     line = _line_of(parts, membership)
     refusals, reporter = refusals or Refusals(membership.name), reporter or Silent()
-    with _Agent(experiment, parts, membership, line, folder, stop, reporter, refusals) as agent:
+    with (
+        persistent_cache(),
+        _Agent(experiment, parts, membership, line, folder, stop, reporter, refusals) as agent,
+    ):
         agent.run()
     return folder
 

@@ -290,10 +290,7 @@ def _last_line(error: Exception) -> str:
 
 def _environment(place: Cluster) -> dict[str, str]:
     """Variables of an agent's process: it uses what Ray keeps for it, and no more."""
-    variables = {
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    variables = {name: os.environ[name] for name in ("JAX_ENABLE_COMPILATION_CACHE",) if name in os.environ}
     if place.cpus_per_agent <= 1:
         flags = os.environ.get("XLA_FLAGS", "")
         variables["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
