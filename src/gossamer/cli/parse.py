@@ -22,6 +22,7 @@ def parse(kind: Any, arguments: Sequence[str], command: str, advice: str = "", *
     ``kind`` is called before unknown flags are seen: it must make data and do nothing.
     """
     program = f"{PROGRAM} {command}"
+    arguments = [word for each in arguments for word in _SPELLED_OUT.get(each, [each])]
     refuse_repeated(arguments)
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands)
     complaint = io.StringIO()
@@ -29,7 +30,7 @@ def parse(kind: Any, arguments: Sequence[str], command: str, advice: str = "", *
         with contextlib.redirect_stderr(complaint):
             parsed, unknown = tyro.cli(
                 kind,
-                args=list(arguments),
+                args=arguments,
                 prog=program,
                 config=config,
                 return_unknown_args=True,
@@ -95,6 +96,8 @@ def _sentence(box: str) -> str:
 def _is_rule(line: str) -> bool:
     return line.startswith(("─", "╰", "---"))
 
+
+_SPELLED_OUT = {"--no-cache": ["--cache", "False"]}
 
 _OURS = (
     # Which dataclass a bad field stands in is our affair.

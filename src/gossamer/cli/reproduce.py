@@ -33,8 +33,11 @@ def reproduce_command(arguments: list[str]) -> None:
     if options.name not in REPRODUCTIONS:
         raise InputError(f"{options.name!r} is no reproduction; {nearest(options.name, list(REPRODUCTIONS))}")
     from gossamer.compilation import keep_memory_mapped
+    from gossamer.compilation_cache import disable_cache
     from gossamer.reproductions import reproduce, verdict_table
 
+    if not options.cache:
+        disable_cache()
     keep_memory_mapped()
     reproduction = REPRODUCTIONS[options.name]
     folder, claims = reproduce(
@@ -54,9 +57,12 @@ def _reproduce_all(arguments: list[str]) -> None:
 
     options = parse(Options, arguments, "reproduce --all")
     from gossamer.compilation import keep_memory_mapped
+    from gossamer.compilation_cache import disable_cache
     from gossamer.reproductions import REPRODUCTIONS, reproduce_all, verdict_table, write_report
     from gossamer.stopping import Unfinished
 
+    if not options.cache:
+        disable_cache()
     keep_memory_mapped()
     failed = reproduce_all(
         REPRODUCTIONS,
@@ -113,3 +119,5 @@ class _Making:
     """Where trainings are kept, shared by all figures and tables of a scale."""
     processes: int | None = None
     """Trainings at once, each on a core of its own; by default one for each core."""
+    cache: bool = True
+    """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""

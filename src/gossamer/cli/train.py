@@ -16,7 +16,7 @@ def train_command(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
             f"usage: {PROGRAM} train RECIPE [OPTIONS]   ({PROGRAM} train RECIPE --help lists them)\n"
-            f"       {PROGRAM} train --resume RUN [--rounds INT]\n\n"
+            f"       {PROGRAM} train --resume RUN [--rounds INT] [--no-cache]\n\n"
             f"recipes: {', '.join(RECIPES)}"
         )
         return
@@ -38,6 +38,7 @@ def is_resumed(arguments: Sequence[str]) -> bool:
 
 def _train_recipe(name: str, arguments: list[str]) -> None:
     from gossamer.compilation import keep_memory_mapped
+    from gossamer.compilation_cache import disable_cache
     from gossamer.experiment import Experiment
     from gossamer.progress import reporter
     from gossamer.recipes import RECIPES
@@ -48,17 +49,22 @@ def _train_recipe(name: str, arguments: list[str]) -> None:
         experiment: Experiment
         out: Path | None = None
         """Folder of the run, new or empty; by default runs/RECIPE-DATE-TIME."""
+        cache: bool = True
+        """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
     default = Options(RECIPES[name]())
     description = f"Train the recipe {name}: {(RECIPES[name].__doc__ or '').strip().splitlines()[0]}"
     options = parse(Options, arguments, f"train {name}", default=default, description=description)
     out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not options.cache:
+        disable_cache()
     keep_memory_mapped()
     print(train(options.experiment, out, reporter(name)))
 
 
 def _resume(arguments: list[str]) -> None:
     from gossamer.compilation import keep_memory_mapped
+    from gossamer.compilation_cache import disable_cache
     from gossamer.progress import reporter
     from gossamer.train import resume
 
@@ -70,9 +76,13 @@ def _resume(arguments: list[str]) -> None:
         """Folder of the run."""
         rounds: int | None = None
         """New total number of rounds; by default what the run was started with."""
+        cache: bool = True
+        """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
-    advice = "a run keeps what it was begun with, and takes --rounds only"
+    advice = "a run keeps what it was begun with, and takes --rounds and --no-cache only"
     options = parse(Options, arguments, "train", advice)
+    if not options.cache:
+        disable_cache()
     keep_memory_mapped()
     print(resume(options.resume, options.rounds, reporter(options.resume.name)))
 
@@ -90,9 +100,14 @@ def demo_command(arguments: list[str]) -> None:
         """Seed of both trainings."""
         out: Path | None = None
         """Folder of the two runs and the picture; by default runs/demo-DATE-TIME."""
+        cache: bool = True
+        """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
     options = parse(Options, arguments, "demo")
+    from gossamer.compilation_cache import disable_cache
     from gossamer.demo import demo
 
+    if not options.cache:
+        disable_cache()
     out = options.out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     demo(out, options.rounds, options.seed)

@@ -21,9 +21,9 @@ import numpy as np
 
 from gossamer import checkpoints
 from gossamer.claiming import claimed
+from gossamer.compilation_cache import persistent_cache
 from gossamer.engines.tally import Place, Tally
 from gossamer.engines.workers import Worker
-from gossamer.compilation_cache import persistent_cache
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, Parts, build, initial_population, require_memory_of_one
 from gossamer.fleet.answer import read_answer
