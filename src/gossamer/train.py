@@ -259,7 +259,8 @@ def _start(
         if mail >= 2**20:
             reporter.say(f"messages in flight and inboxes take {mail / 2**20:.1f} MiB")
     nothing = [Totals()] * len(folders)
-    with _open_all(folders, nothing, [0] * len(folders), experiment.keep_best, out) as logs:
+    with reporter, _open_all(folders, nothing, [0] * len(folders), experiment.keep_best, out) as logs:
+        reporter.begin(f"making {experiment.agents} agent{'s' * (experiment.agents > 1)}")
         population = engine.start()
         _save_all(logs, engine.saved(population), 0)
         _drive(experiment, parts, engine, population, logs, out, reporter, stop)
@@ -267,6 +268,7 @@ def _start(
 
 def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | None = None) -> None:
     """Go on with the run of a folder; seeds of one program go on together."""
+    reporter = reporter or Silent()
     experiment = load_experiment(run)
     if rounds is not None:
         experiment = replace(experiment, rounds=rounds)
@@ -277,7 +279,7 @@ def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | 
         if not _have_begun(folders):
             if rounds is not None:
                 _extend({run, *(each for each in folders if (each / "config.json").exists())}, rounds)
-            _start(experiment, parts, engine, run, reporter or Silent(), stop)
+            _start(experiment, parts, engine, run, reporter, stop)
             return
         restored = _restore(experiment, parts, folders)
         if experiment.rounds < restored.done:
@@ -288,12 +290,13 @@ def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | 
             if rounds is not None:
                 _extend({run, *folders}, rounds)
             if restored.done == experiment.rounds:
-                (reporter or Silent()).say(f"{run} has run all {restored.done} rounds; give more to go on")
+                reporter.say(f"{run} has run all {restored.done} rounds; give more to go on")
                 return
-            population = engine.restore(restored.population)
             if engine.resumes == "learner-exact":
-                (reporter or Silent()).say("learners go on exactly; simulators start new episodes")
-            _drive(experiment, parts, engine, population, logs, run, reporter or Silent(), stop)
+                reporter.say("learners resume exactly; simulators start new episodes")
+            with reporter:
+                population = engine.restore(restored.population)
+                _drive(experiment, parts, engine, population, logs, run, reporter, stop)
 
 
 def _refuse_network(experiment: Experiment) -> None:
@@ -455,7 +458,8 @@ def _drive(
     """The loop: some rounds, their rows to the logs, a checkpoint where one is due."""
     done, every = int(population.round), experiment.record_every
     pace, pending, started = _Pace(), None, time.perf_counter()
-    with reporter, EnergyMeter() as meter:
+    reporter.begin("compiling the round")
+    with EnergyMeter() as meter:
         while done < experiment.rounds:
             length = min(pace.rounds, engine.most_rounds(every), _to_boundary(done, experiment))
             if stop:

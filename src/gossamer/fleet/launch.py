@@ -292,6 +292,7 @@ def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, rep
     fleet = replace(fleet, addresses=local_addresses(fleet.names, how.tls))
     agents = [_Running(name) for name in fleet.names]
     with claimed(out), stop_requests() as stop, reporter:
+        reporter.begin(f"starting {len(agents)} agents, each of which compiles its round")
         write_addresses(out, fleet)
         if experiment.schedule.in_step:
             back_to_common_round([agent_folder(out, name) for name in fleet.names])

@@ -187,6 +187,7 @@ class _Agent:
         self._begin()
         learner, done = self._learner, self._done
         with self._reporter:
+            self._reporter.begin("compiling, then waiting for the first messages")
             learner, done = self._peer.run(learner, done, self._experiment.rounds, self, self._report)
         if self._replaced:
             raise Replaced(f"another process speaks for {self._membership.name}; this one has ended")

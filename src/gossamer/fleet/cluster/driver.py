@@ -94,6 +94,7 @@ class Driver:
         """Until all agents have ended; then gather them."""
         folders = [agent_folder(self._out, agent.name) for agent in self._agents]
         with claimed(self._out), stop_requests() as stop, reporter:
+            reporter.begin(f"starting {len(folders)} agents, each of which compiles its round")
             if self._in_step:
                 back_to_common_round(folders)
             try:
