@@ -15,6 +15,7 @@ from typing import Any
 
 from gossamer.cli.analysis import evaluate_command, plot_command, topology_command, video_command
 from gossamer.cli.catalogue import list_names
+from gossamer.cli.doctor import doctor_command
 from gossamer.cli.fleet import agent_command, gather_command, launch_command, status_command
 from gossamer.cli.keys import keys_command
 from gossamer.cli.parse import PROGRAM, nearest
@@ -130,4 +131,5 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "report": report_command,
     "theory": theory_command,
     "demo": demo_command,
+    "doctor": doctor_command,
 }
