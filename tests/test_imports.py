@@ -264,6 +264,7 @@ IN_THE_COMMAND_LINE = [
     "theory",
     "fleet",
     "keys",
+    "doctor",
     "entry",
 ]
 

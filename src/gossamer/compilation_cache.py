@@ -87,7 +87,7 @@ def cache_folder() -> Path:
         raise PermissionError(f"other users can write to {root}; remove it")
     # Entries written without JAX's own bound would break that bound, which wants a time of use beside each.
     bound = "" if jax.config.jax_compilation_cache_max_size == -1 else "-bounded"
-    folder = root / f"{jax.default_backend()}-jaxlib-{version('jaxlib')}-{_processor()}{bound}"
+    folder = root / f"{jax.default_backend()}-jaxlib-{version('jaxlib')}-{processor()}{bound}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{folder} is not writable")
@@ -121,7 +121,7 @@ def complaint(folder: Path, again: bool = False) -> str:
         file.seek(0)
         logged = file.read().decode(errors="replace")
     if found := re.search(r"Target machine feature \S+ is not +supported on the host machine", logged):
-        text = found.group()
+        text = " ".join(found.group().split())
     _write_at_once(answer, text)
     return text
 
@@ -148,6 +148,14 @@ def prune(root: Path) -> None:
             return
         path.unlink(missing_ok=True)
         excess -= size
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """A digest of the features and the model of the processor, for both of which XLA compiles."""
+    about = cpuinfo.read_text().split("\n\n")[0] if cpuinfo.exists() else platform.processor()
+    wanted = r"^(?:vendor_id|cpu family|model|model name|stepping|flags|Features|CPU \w+)\s*:.*$"
+    lines = re.findall(wanted, about, re.M) or [about]
+    return hashlib.sha256("\n".join([platform.machine(), *lines]).encode()).hexdigest()[:12]
 
 
 def _chosen_by_caller() -> Path | None:
@@ -177,15 +185,6 @@ def _prepared() -> Path | None:
         )
         return None
     return folder
-
-
-def _processor() -> str:
-    """A digest of what XLA compiles for."""
-    cpuinfo = Path("/proc/cpuinfo")
-    about = cpuinfo.read_text().split("\n\n")[0] if cpuinfo.exists() else platform.processor()
-    wanted = r"^(?:vendor_id|cpu family|model|model name|stepping|flags|Features|CPU \w+)\s*:.*$"
-    lines = re.findall(wanted, about, re.M) or [about]
-    return hashlib.sha256("\n".join([platform.machine(), *lines]).encode()).hexdigest()[:12]
 
 
 @contextmanager

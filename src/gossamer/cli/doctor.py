@@ -12,12 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
 from gossamer.cli.parse import PROGRAM, parse
-from gossamer.compilation_cache import MOST_BYTES, cache_folder, cache_root, complaint, files
-from gossamer.memory import core_quota, usable_memory
-from gossamer.processes import available_cores
 
 
 def doctor_command(arguments: list[str]) -> None:
@@ -31,6 +26,9 @@ def doctor_command(arguments: list[str]) -> None:
         """
 
     parse(Options, arguments, "doctor")
+    from gossamer.memory import core_quota, usable_memory
+    from gossamer.processes import available_cores
+
     broken = list(missing(PROGRAM))
     _show(
         "versions",
@@ -70,6 +68,8 @@ def missing(distribution: str, extra: str = "") -> Iterator[str]:
         distribution: Its name.
         extra: Only what this extra adds; by default what is always required.
     """
+    from packaging.requirements import Requirement
+
     for text in requires(distribution) or ():
         requirement = Requirement(text)
         marker = requirement.marker
@@ -115,6 +115,8 @@ def _devices() -> str:
 
 def _cache() -> str:
     import jax
+
+    from gossamer.compilation_cache import MOST_BYTES, cache_folder, cache_root, complaint, files
 
     if not jax.config.jax_enable_compilation_cache:
         return "off (JAX_ENABLE_COMPILATION_CACHE)"
