@@ -42,11 +42,17 @@ def persistent_cache() -> Iterator[Path | None]:
     import jax
     from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-    folder = _chosen_by_caller() or _prepared()
-    if folder is None or jax.config.jax_compilation_cache_dir == str(folder):
-        yield folder
+    if not setting("jax_enable_compilation_cache"):
+        yield None
         return
-    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    if chosen := setting("jax_compilation_cache_dir"):
+        yield Path(chosen)
+        return
+    folder = _prepared()
+    if folder is None:
+        yield None
+        return
+    before = setting("jax_persistent_cache_min_compile_time_secs")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -57,6 +63,13 @@ def persistent_cache() -> Iterator[Path | None]:
         jax.config.update("jax_compilation_cache_dir", None)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
         reset_cache()  # JAX would go on using the open cache
+
+
+def setting(name: str) -> Any:
+    """The value of one of JAX's settings, in this process now."""
+    import jax
+
+    return getattr(jax.config, name)
 
 
 def disable_cache() -> None:
@@ -86,7 +99,7 @@ def cache_folder() -> Path:
     if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o022:
         raise PermissionError(f"other users can write to {root}; remove it")
     # Entries written without JAX's own bound would break that bound, which wants a time of use beside each.
-    bound = "" if jax.config.jax_compilation_cache_max_size == -1 else "-bounded"
+    bound = "" if setting("jax_compilation_cache_max_size") == -1 else "-bounded"
     folder = root / f"{jax.default_backend()}-jaxlib-{version('jaxlib')}-{processor()}{bound}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if not os.access(folder, os.W_OK):
@@ -158,19 +171,10 @@ def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return hashlib.sha256("\n".join([platform.machine(), *lines]).encode()).hexdigest()[:12]
 
 
-def _chosen_by_caller() -> Path | None:
-    import jax
-
-    chosen = jax.config.jax_compilation_cache_dir
-    return Path(chosen) if chosen and jax.config.jax_enable_compilation_cache else None
-
-
 def _prepared() -> Path | None:
     """The directory, ready for use; None where the cache is off or would do harm."""
-    import jax
-
-    # A variable that is set but empty, or that was set after JAX was imported, is a choice too.
-    if not jax.config.jax_enable_compilation_cache or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    # JAX itself does not see a variable that is empty, or was set after it was imported.
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return None
     try:
         folder = cache_folder()

@@ -114,11 +114,9 @@ def _devices() -> str:
 
 
 def _cache() -> str:
-    import jax
+    from gossamer.compilation_cache import MOST_BYTES, cache_folder, cache_root, complaint, files, setting
 
-    from gossamer.compilation_cache import MOST_BYTES, cache_folder, cache_root, complaint, files
-
-    if not jax.config.jax_enable_compilation_cache:
+    if not setting("jax_enable_compilation_cache"):
         return "off (JAX_ENABLE_COMPILATION_CACHE)"
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return f"{os.environ['JAX_COMPILATION_CACHE_DIR'] or 'off'} (JAX_COMPILATION_CACHE_DIR)"
