@@ -334,6 +334,9 @@ class StopWhen:
     def say(self, sentence: str) -> None:
         self._inner.say(sentence)
 
+    def begin(self, phase: str) -> None:
+        self._inner.begin(phase)
+
     def show(self, status: Status) -> None:
         self._inner.show(status)
         # Once: a second request would end it at once, unsaved.

@@ -30,6 +30,7 @@ LAYERS = [
     "certificate",
     "correlation",
     "compilation",
+    "compilation_cache",
     "topologies",
     "mixing",
     "schedules",

@@ -1,4 +1,6 @@
 import io
+import re
+import threading
 
 import pytest
 from rich.console import Console
@@ -27,6 +29,45 @@ def test_lines_are_few_and_the_last_is_never_left_out(capsys):
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[2] for line in shown] == ["1/300", "300/300"]
     assert shown[0].endswith("1:15 left")
+
+
+def test_the_bar_says_what_is_compiled_and_for_how_long():
+    output = io.StringIO()
+    bar = Bar("label", Console(file=output, width=80, force_terminal=True))
+    with bar:
+        bar.begin("making 25 agents")
+        bar.begin("compiling the round")
+        bar._progress.refresh()
+        bar.show(STATUS)
+    during, after = re.sub(r"\x1b\[.*?m", "", output.getvalue()).split("5/300", 1)
+    assert "compiling the round 0:00:00" in during
+    assert "compiling" not in after
+
+
+def test_lines_say_what_is_compiled_while_the_main_thread_does_it(capsys):
+    lines, printed = Lines("label", phase_seconds=0.001), threading.Event()
+    say = lines.say
+    lines.say = lambda sentence: (say(sentence), printed.set())
+    with lines:
+        lines.begin("compiling the round")
+        assert printed.wait(60)
+        lines.show(STATUS)
+        shown = capsys.readouterr().out.splitlines()
+        printed.clear()
+        lines.begin("testing")
+        assert printed.wait(60)
+    assert shown[0] == "label  compiling the round, 0 s"
+    assert shown[-1].startswith("label  round 5/300")
+    assert capsys.readouterr().out.startswith("label  testing, 0 s")
+
+
+def test_lines_are_silent_after_the_last_phase():
+    lines = Lines("label")
+    with lines:
+        lines.begin("compiling the round")
+        watch = threading.enumerate()[-1]
+    watch.join(60)
+    assert not watch.is_alive()
 
 
 def test_while_compiling_no_time_is_promised(capsys):

@@ -260,20 +260,11 @@ def test_seeds_have_a_folder_each_and_resume_together(tmp_path):
     assert load_experiment(run / "seed-1") == small_experiment(seed=1, rounds=6)
 
 
-class InterruptAfter:
+class InterruptAfter(Silent):
     """A reporter that sends this process a signal at a round, as Ctrl-C does."""
 
     def __init__(self, round, number=signal.SIGINT):
         self.round, self.number = round, number
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
-
-    def say(self, sentence):
-        pass
 
     def show(self, status: Status):
         if status.round >= self.round:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gossamer.analysis.statistics import bootstrap_interval
+from gossamer.compilation_cache import persistent_cache
 from gossamer.environments import TaskSet
 from gossamer.errors import InputError, require_at_least
 from gossamer.experiment import on_host
@@ -83,13 +84,16 @@ def evaluate(
         InputError: the folder holds no run, or ``episodes`` is below 1.
     """
     require_at_least("episodes", episodes, 1)
-    experiment, parts, population = restore_population(Path(run), best)
-    agent = np.unique(np.linspace(0, experiment.agents - 1, _MOST_AGENTS).round().astype(int))
-    params = jax.tree.map(lambda leaf: leaf[:, agent], population.learner.params)
-    played = task_set or parts.task_set
-    tasks = jax.tree.map(lambda leaf: leaf[0], played.deal(agents=1))
-    play = play_on_host if on_host(parts.environment) else play_every_task
-    returns = play(parts.algorithm, params, tasks, jax.random.key(seed), parts.environment, episodes, greedy)
+    with persistent_cache():
+        experiment, parts, population = restore_population(Path(run), best)
+        agent = np.unique(np.linspace(0, experiment.agents - 1, _MOST_AGENTS).round().astype(int))
+        params = jax.tree.map(lambda leaf: leaf[:, agent], population.learner.params)
+        played = task_set or parts.task_set
+        tasks = jax.tree.map(lambda leaf: leaf[0], played.deal(agents=1))
+        play = play_on_host if on_host(parts.environment) else play_every_task
+        returns = play(
+            parts.algorithm, params, tasks, jax.random.key(seed), parts.environment, episodes, greedy
+        )
     trained = np.zeros((len(agent), len(played)), bool)
     if task_set is None:
         trained = np.stack([np.isin(range(len(played)), parts.task_index[i]) for i in agent])

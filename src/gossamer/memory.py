@@ -1,7 +1,8 @@
-"""How much memory this process may use: the machine's, or less where a container or a job has a limit."""
+"""Memory and processor time that this process may use: the machine's, or a control group's limit."""
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 
@@ -16,25 +17,45 @@ def usable_memory(root: Path = Path("/")) -> int:
         True
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *_limits(root)])
+    limits = _limits(root, "memory", ("memory.max",), ("memory.limit_in_bytes",))
+    return min([machine, *(limit for (limit,) in limits)])
 
 
-def _limits(root: Path) -> Iterator[int]:
-    """Of the process's control group and of those around it, by either version; those without a limit say max."""
+def core_quota(root: Path = Path("/")) -> float:
+    """Processor seconds per second that control groups allow; infinite without a limit.
+
+    Args:
+        root: of the file system.
+
+    Example:
+        >>> core_quota() > 0
+        True
+    """
+    quotas = _limits(root, "cpu", ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    return min((quota / period for quota, period in quotas), default=math.inf)
+
+
+def _limits(
+    root: Path, controller: str, files: Sequence[str], files_of_version_1: Sequence[str]
+) -> Iterator[list[int]]:
+    """The numbers in these files of the process's control group and of those around it.
+
+    A group without a limit is left out: its files hold a word, or -1.
+    """
     groups = root / "sys/fs/cgroup"
     for controllers, path in _own_groups(root / "proc/self/cgroup"):
         if controllers == "":
-            top, name = groups, "memory.max"
-        elif "memory" in controllers.split(","):
-            top, name = groups / "memory", "memory.limit_in_bytes"
+            top, names = groups, files
+        elif controller in controllers.split(","):
+            top, names = groups / controller, files_of_version_1
         else:
             continue
         # A container may see the path that its host gives it, of which only the root is there.
         own = PurePosixPath(path.lstrip("/"))
         for group in (own, *own.parents):
-            said = _read(top / group / name).strip()
-            if said.isdecimal():
-                yield int(said)
+            said = " ".join(_read(top / group / name) for name in names).split()
+            if said and all(number.isdecimal() for number in said):
+                yield [int(number) for number in said]
 
 
 def _own_groups(file: Path) -> Iterator[tuple[str, str]]:

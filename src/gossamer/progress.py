@@ -2,11 +2,20 @@
 
 import contextlib
 import sys
+import threading
 import time
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Status(NamedTuple):
@@ -35,6 +44,10 @@ class Reporter(Protocol):
         """Tell what is worth knowing before the first round."""
         ...
 
+    def begin(self, phase: str) -> None:
+        """Show a phase without rounds, compiling for example, until the next phase or ``show``."""
+        ...
+
     def show(self, status: Status) -> None:
         """Show where the run stands."""
         ...
@@ -52,60 +65,92 @@ class Silent:
     def say(self, sentence: str) -> None:
         """Say nothing."""
 
+    def begin(self, phase: str) -> None:
+        """Show nothing."""
+
     def show(self, status: Status) -> None:
         """Show nothing."""
 
 
 class Lines:
-    """Plain lines, at most one every ``seconds``, and one for the last round."""
+    """Plain lines, at most one every ``seconds``, and one for the last round.
 
-    def __init__(self, label: str, seconds: float = 5.0):
+    Args:
+        label: Starts every line.
+        seconds: Between lines about rounds.
+        phase_seconds: Between lines about a phase, of which a short one has none.
+    """
+
+    def __init__(self, label: str, seconds: float = 5.0, phase_seconds: float = 10.0):
         self._label, self._seconds, self._next = label, seconds, 0.0
+        self._phase_seconds, self._phase_ended = phase_seconds, threading.Event()
 
     def __enter__(self) -> "Lines":
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        self._phase_ended.set()
 
     def say(self, sentence: str) -> None:
         """Print it after the label."""
+        # A reader that is gone (``| head``) must not end the run.
         with contextlib.suppress(BrokenPipeError):
             print(f"{self._label}  {sentence}", flush=True)
 
+    def begin(self, phase: str) -> None:
+        """Print the phase and its seconds every ``phase_seconds``."""
+        self._phase_ended.set()
+        self._phase_ended = threading.Event()
+        threading.Thread(target=self._watch, args=(phase, self._phase_ended), daemon=True).start()
+
     def show(self, status: Status) -> None:
         """Print the line if its time has come."""
+        self._phase_ended.set()
         now = time.monotonic()
         if now >= self._next or status.round == status.rounds:
             self._next = now + self._seconds
-            line = f"{self._label}  round {status.round}/{status.rounds}  {describe(status)}"
-            # Nobody reading any more (``| head``) is no reason to lose a run.
-            with contextlib.suppress(BrokenPipeError):
-                print(line + _time_left(status.seconds_left), flush=True)
+            line = f"round {status.round}/{status.rounds}  {describe(status)}"
+            self.say(line + _time_left(status.seconds_left))
+
+    def _watch(self, phase: str, ended: threading.Event) -> None:
+        started = time.monotonic()
+        while not ended.wait(self._phase_seconds):
+            self.say(f"{phase}, {time.monotonic() - started:.0f} s")
 
 
 class Bar:
-    """A bar with rounds, env-steps/s, mean return, consensus distance and time left."""
+    """A bar with rounds, env-steps/s, mean return, consensus distance and time left.
+
+    During a phase it is a spinner with the phase and its seconds. Rich redraws from a thread of its own, which XLA's
+    compiler does not hold up.
+    """
 
     def __init__(self, label: str, console: Console):
+        self._label, self._progress = label, Progress(console=console)
+        self._phase = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         # All of it must fit 80 columns: rich cuts what does not, from the right.
-        columns = (
+        self._rounds = (
             BarColumn(bar_width=8),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
         )
-        self._label, self._progress = label, Progress(*columns, console=console)
 
     def __enter__(self) -> "Bar":
         self._progress.console.print(f"{self._label}  (distance: consensus distance)")
+        self._progress.columns = self._phase
+        self._task = self._progress.add_task("starting", total=None, text="")
         self._progress.start()
-        self._task = self._progress.add_task(self._label, total=None, text="compiling")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
         self._progress.remove_task(self._task)  # the next seed has a bar of its own
+
+    def begin(self, phase: str) -> None:
+        """Show a spinner, the phase and the seconds since it began."""
+        self._progress.columns = self._phase
+        self._progress.reset(self._task, total=None, description=phase)
 
     def say(self, sentence: str) -> None:
         """Print it above the bar."""
@@ -113,7 +158,8 @@ class Bar:
 
     def show(self, status: Status) -> None:
         """Move the bar."""
-        if self._progress.tasks[0].total is None:
+        if self._progress.columns is not self._rounds:
+            self._progress.columns = self._rounds
             # Rounds that a resumed run had behind it are no measure of its speed.
             self._progress.reset(self._task, total=status.rounds, completed=status.round)
         self._progress.update(self._task, completed=status.round, text=_short(status))

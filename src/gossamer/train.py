@@ -18,6 +18,7 @@ import numpy as np
 
 from gossamer import checkpoints
 from gossamer.claiming import claimed
+from gossamer.compilation_cache import persistent_cache
 from gossamer.engines import Engine, Report, engine_of
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, on_host
@@ -85,9 +86,9 @@ def train(experiment: Experiment, out: Path | str, reporter: Reporter | None = N
     parts = build(experiment)
     if _seed_by_seed(experiment):
         _make_runs(experiment, out)
-        with claimed(out):
+        with claimed(out), persistent_cache():
             return _resume_seeds(experiment, out, reporter)
-    with stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
+    with persistent_cache(), stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
         create_run(out, _config(experiment, parts, engine))
         with claimed(out):
             _start(experiment, parts, engine, out, reporter or Silent(), stop)
@@ -115,7 +116,7 @@ def resume(run: Path | str, rounds: int | None = None, reporter: Reporter | None
     _refuse_network(experiment)
     if rounds is not None:
         experiment = replace(experiment, rounds=rounds)
-    with claimed(run):
+    with claimed(run), persistent_cache():
         if _seed_by_seed(experiment):
             if rounds is not None:
                 _extend_seeds(experiment, run)
@@ -250,7 +251,8 @@ def _start(
         if mail >= 2**20:
             reporter.say(f"messages in flight and inboxes take {mail / 2**20:.1f} MiB")
     nothing = [Totals()] * len(folders)
-    with _open_all(folders, nothing, [0] * len(folders), experiment.keep_best, out) as logs:
+    with reporter, _open_all(folders, nothing, [0] * len(folders), experiment.keep_best, out) as logs:
+        reporter.begin(f"making {experiment.agents} agent{'s' * (experiment.agents > 1)}")
         population = engine.start()
         _save_all(logs, engine.saved(population), 0)
         _drive(experiment, parts, engine, population, logs, out, reporter, stop)
@@ -258,6 +260,7 @@ def _start(
 
 def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | None = None) -> None:
     """Go on with the run of a folder; seeds of one program go on together."""
+    reporter = reporter or Silent()
     experiment = load_experiment(run)
     if rounds is not None:
         experiment = replace(experiment, rounds=rounds)
@@ -268,7 +271,7 @@ def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | 
         if not _have_begun(folders):
             if rounds is not None:
                 _extend({run, *(each for each in folders if (each / "config.json").exists())}, rounds)
-            _start(experiment, parts, engine, run, reporter or Silent(), stop)
+            _start(experiment, parts, engine, run, reporter, stop)
             return
         restored = _restore(experiment, parts, folders)
         if experiment.rounds < restored.done:
@@ -279,12 +282,13 @@ def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | 
             if rounds is not None:
                 _extend({run, *folders}, rounds)
             if restored.done == experiment.rounds:
-                (reporter or Silent()).say(f"{run} has run all {restored.done} rounds; give more to go on")
+                reporter.say(f"{run} has run all {restored.done} rounds; give more to go on")
                 return
-            population = engine.restore(restored.population)
             if engine.resumes == "learner-exact":
-                (reporter or Silent()).say("learners go on exactly; simulators start new episodes")
-            _drive(experiment, parts, engine, population, logs, run, reporter or Silent(), stop)
+                reporter.say("learners resume exactly; simulators start new episodes")
+            with reporter:
+                population = engine.restore(restored.population)
+                _drive(experiment, parts, engine, population, logs, run, reporter, stop)
 
 
 def _refuse_network(experiment: Experiment) -> None:
@@ -446,7 +450,8 @@ def _drive(
     """The loop: some rounds, their rows to the logs, a checkpoint where one is due."""
     done, every = int(population.round), experiment.record_every
     pace, pending, started = _Pace(), None, time.perf_counter()
-    with reporter, EnergyMeter() as meter:
+    reporter.begin("compiling the round")
+    with EnergyMeter() as meter:
         while done < experiment.rounds:
             length = min(pace.rounds, engine.most_rounds(every), _to_boundary(done, experiment))
             if stop:

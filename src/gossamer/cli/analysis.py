@@ -29,11 +29,16 @@ def evaluate_command(arguments: list[str]) -> None:
         """Other tasks than the run's (zero-shot): names that the environment holds out, or parameter=value,..."""
         checkpoint: Literal["newest", "best"] = "newest"
         """Which checkpoint plays; the best one is kept by runs with --keep-best."""
+        cache: bool = True
+        """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
     options = parse(Options, arguments, "evaluate")
+    from gossamer.compilation_cache import disable_cache
     from gossamer.evaluate import evaluate, table, tasks_named, write_evaluation
     from gossamer.train import load_experiment
 
+    if not options.cache:
+        disable_cache()
     greedy, others = options.policy == "greedy", None
     if options.tasks:
         others = tasks_named(load_experiment(options.run).environment, options.tasks)

@@ -125,5 +125,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "report": ("reproduce:report_command", "Write a report of all results beside the papers' claims"),
     "theory": ("theory:theory_command", "Check the papers' theorems numerically"),
     "demo": ("train:demo_command", "Train 25 agents by diffusion, and one central learner"),
+    "doctor": ("doctor:doctor_command", "Check this installation and this machine"),
 }
 """Every command: the function in ``gossamer.cli`` that runs it, imported only then, and one line about it."""

@@ -19,7 +19,7 @@ def launch_command(arguments: list[str]) -> None:
         print(
             f"usage: {PROGRAM} launch RECIPE [OPTIONS]   ({PROGRAM} launch RECIPE --help)\n"
             f"       {PROGRAM} launch RECIPE --runtime ray [--address ADDRESS] [OPTIONS]\n"
-            f"       {PROGRAM} launch --resume RUN [--rounds INT] [--address ADDRESS]\n\n"
+            f"       {PROGRAM} launch --resume RUN [--rounds INT] [--address ADDRESS] [--no-cache]\n\n"
             f"recipes:\n{columns(RECIPES)}"
         )
         return
@@ -86,6 +86,7 @@ def gather_command(arguments: list[str]) -> None:
 
 def _launch_recipe(name: str, arguments: list[str]) -> None:
     from gossamer import recipes
+    from gossamer.compilation_cache import disable_cache
     from gossamer.experiment import Experiment
     from gossamer.fleet.cluster import Cluster, launch_on_ray
     from gossamer.fleet.launch import Launch, launch
@@ -98,6 +99,8 @@ def _launch_recipe(name: str, arguments: list[str]) -> None:
         place: Cluster
         out: Path | None = None
         """Folder of the run, new or empty; by default runs/RECIPE-DATE-TIME."""
+        cache: bool = True
+        """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
     on_ray, arguments = _is_on_ray(arguments)
     recipe = recipes.RECIPES[name]()
@@ -117,6 +120,8 @@ def _launch_recipe(name: str, arguments: list[str]) -> None:
             f"{given[0]} is {getattr(options.place, given[0])!r}, which is for agents on a cluster; add --runtime ray"
         )
     out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not options.cache:
+        disable_cache()
     if on_ray:
         _leave_gpus_alone()
         print(launch_on_ray(options.experiment, out, options.how, options.place, reporter(name)))
@@ -125,6 +130,7 @@ def _launch_recipe(name: str, arguments: list[str]) -> None:
 
 
 def _resume_launch(arguments: list[str]) -> None:
+    from gossamer.compilation_cache import disable_cache
     from gossamer.fleet.launch import resume_launch
     from gossamer.progress import reporter
 
@@ -138,9 +144,13 @@ def _resume_launch(arguments: list[str]) -> None:
         """New total number of rounds; by default what it was started with."""
         address: str | None = None
         """Of the Ray to use, for a launch with --runtime ray; by default that which it used."""
+        cache: bool = True
+        """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
-    advice = "a launch keeps what it was begun with, and takes --rounds and --address only"
+    advice = "a launch keeps what it was begun with, and takes --rounds, --address and --no-cache only"
     options = parse(Options, arguments, "launch", advice)
+    if not options.cache:
+        disable_cache()
     _leave_gpus_alone()
     print(resume_launch(options.resume, options.rounds, reporter(options.resume.name), options.address))
 
@@ -173,6 +183,7 @@ def _leave_gpus_alone() -> None:
 
 def _be_agent(recipe: str, arguments: list[str]) -> None:
     from gossamer import recipes
+    from gossamer.compilation_cache import disable_cache
     from gossamer.experiment import Experiment
     from gossamer.fleet.device import Device, be_agent
     from gossamer.progress import reporter
@@ -185,9 +196,13 @@ def _be_agent(recipe: str, arguments: list[str]) -> None:
         experiment: Experiment = recipes_own
         out: Path | None = None
         """Folder of the agent; one that it wrote before is gone on with. By default runs/RECIPE/NAME."""
+        cache: bool = True
+        """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
-    description = f"Run one agent of a fleet that trains {recipe}."
+    description = f"Run one agent of a fleet that trains {recipe}: {RECIPES[recipe]}."
     first = ("--name", "--fleet", "--listen", "--connect", "--keys", *FIRST)
     options = parse(Options, arguments, f"agent {recipe}", first=first, description=description)
+    if not options.cache:
+        disable_cache()
     out = options.out or Path("runs") / recipe / options.device.name
     print(be_agent(options.experiment, options.device, out, reporter(options.device.name)))

@@ -36,8 +36,11 @@ def reproduce_command(arguments: list[str]) -> None:
         )
     from gossamer import reproductions
     from gossamer.compilation import keep_memory_mapped
+    from gossamer.compilation_cache import disable_cache
     from gossamer.reproductions import reproduce, verdict_table
 
+    if not options.cache:
+        disable_cache()
     keep_memory_mapped()
     reproduction = reproductions.REPRODUCTIONS[options.name]
     folder, claims = reproduce(
@@ -58,9 +61,12 @@ def _reproduce_all(arguments: list[str]) -> None:
     options = parse(Options, arguments, "reproduce --all")
     from gossamer import reproductions
     from gossamer.compilation import keep_memory_mapped
+    from gossamer.compilation_cache import disable_cache
     from gossamer.reproductions import reproduce_all, verdict_table, write_report
     from gossamer.stopping import Unfinished
 
+    if not options.cache:
+        disable_cache()
     keep_memory_mapped()
     failed = reproduce_all(
         reproductions.REPRODUCTIONS,
@@ -117,3 +123,5 @@ class _Making:
     """Where trainings are kept, shared by all figures and tables of a scale."""
     processes: int | None = None
     """Trainings at once, each on a core of its own; by default one for each core."""
+    cache: bool = True
+    """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""

@@ -31,7 +31,7 @@ def train_command(arguments: list[str]) -> None:
     if not arguments or arguments[0] in HELP:
         print(
             f"usage: {PROGRAM} train RECIPE [OPTIONS]   ({PROGRAM} train RECIPE --help)\n"
-            f"       {PROGRAM} train --resume RUN [--rounds INT]\n\n"
+            f"       {PROGRAM} train --resume RUN [--rounds INT] [--no-cache]\n\n"
             f"recipes:\n{columns(RECIPES)}"
         )
         return
@@ -60,6 +60,8 @@ def _train_recipe(name: str, arguments: list[str]) -> None:
         experiment: Experiment
         out: Path | None = None
         """Folder of the run, new or empty; by default runs/RECIPE-DATE-TIME."""
+        cache: bool = True
+        """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
     default = Options(recipes.RECIPES[name]())
     description = f"Train {name}: {RECIPES[name]}.\n\nContinue a run with {PROGRAM} train --resume RUN."
@@ -67,10 +69,13 @@ def _train_recipe(name: str, arguments: list[str]) -> None:
         Options, arguments, f"train {name}", first=FIRST, default=default, description=description
     )
     from gossamer.compilation import keep_memory_mapped
+    from gossamer.compilation_cache import disable_cache
     from gossamer.progress import reporter
     from gossamer.train import train
 
     out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not options.cache:
+        disable_cache()
     keep_memory_mapped()
     print(train(options.experiment, out, reporter(name)))
 
@@ -84,13 +89,18 @@ def _resume(arguments: list[str]) -> None:
         """Folder of the run."""
         rounds: int | None = None
         """New total number of rounds; by default what the run was started with."""
+        cache: bool = True
+        """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
-    advice = "a run keeps what it was begun with, and takes --rounds only"
+    advice = "a run keeps what it was begun with, and takes --rounds and --no-cache only"
     options = parse(Options, arguments, "train", advice)
     from gossamer.compilation import keep_memory_mapped
+    from gossamer.compilation_cache import disable_cache
     from gossamer.progress import reporter
     from gossamer.train import resume
 
+    if not options.cache:
+        disable_cache()
     keep_memory_mapped()
     print(resume(options.resume, options.rounds, reporter(options.resume.name)))
 
@@ -108,9 +118,14 @@ def demo_command(arguments: list[str]) -> None:
         """Seed of both trainings."""
         out: Path | None = None
         """Folder of the two runs and the picture; by default runs/demo-DATE-TIME."""
+        cache: bool = True
+        """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
     options = parse(Options, arguments, "demo")
+    from gossamer.compilation_cache import disable_cache
     from gossamer.demo import demo
 
+    if not options.cache:
+        disable_cache()
     out = options.out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     demo(out, options.rounds, options.seed)

@@ -277,7 +277,7 @@ class Supervisor:
             ),
             name=name,
         )
-        with environment_variables(**_light_variables(self.out)):
+        with environment_variables(**_light_variables()):
             process.start()
         return process
 
@@ -293,6 +293,7 @@ def _supervise(experiment: Experiment, fleet: Fleet, how: Launch, out: Path, rep
     fleet = replace(fleet, addresses=local_addresses(fleet.names, how.tls))
     agents = [_Running(name) for name in fleet.names]
     with claimed(out), stop_requests() as stop, reporter:
+        reporter.begin(f"starting {len(agents)} agents, each of which compiles its round")
         write_addresses(out, fleet)
         if experiment.schedule.in_step:
             back_to_common_round([agent_folder(out, name) for name in fleet.names])
@@ -438,16 +439,11 @@ def _write_output_to(path: Path) -> None:
             os.dup2(file.fileno(), descriptor)
 
 
-def _light_variables(out: Path) -> dict[str, str]:
-    """Children keep to one thread for arithmetic, and share what they compile: the second start is cheap."""
+def _light_variables() -> dict[str, str]:
+    """Variables that keep children to one thread for arithmetic."""
     return {
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip(),
         "OMP_NUM_THREADS": "1",
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
-            "JAX_COMPILATION_CACHE_DIR", str((out / "compiled").absolute())
-        ),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
 

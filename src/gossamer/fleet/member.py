@@ -21,6 +21,7 @@ import numpy as np
 
 from gossamer import checkpoints
 from gossamer.claiming import claimed
+from gossamer.compilation_cache import persistent_cache
 from gossamer.engines.tally import Place, Tally
 from gossamer.engines.workers import Worker
 from gossamer.errors import InputError
@@ -95,7 +96,10 @@ def run_member(
     require_memory_of_one(experiment, parts, membership.number)
     line = _line_of(parts, membership)
     refusals, reporter = refusals or Refusals(membership.name), reporter or Silent()
-    with _Agent(experiment, parts, membership, line, folder, stop, reporter, refusals) as agent:
+    with (
+        persistent_cache(),
+        _Agent(experiment, parts, membership, line, folder, stop, reporter, refusals) as agent,
+    ):
         agent.run()
     return folder
 
@@ -184,6 +188,7 @@ class _Agent:
         self._begin()
         learner, done = self._learner, self._done
         with self._reporter:
+            self._reporter.begin("compiling, then waiting for the first messages")
             learner, done = self._peer.run(learner, done, self._experiment.rounds, self, self._report)
         if self._replaced:
             raise Replaced(f"another process speaks for {self._membership.name}; this one has ended")

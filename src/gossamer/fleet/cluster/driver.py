@@ -95,6 +95,7 @@ class Driver:
         """Until all agents have ended; then gather them."""
         folders = [agent_folder(self._out, agent.name) for agent in self._agents]
         with claimed(self._out), stop_requests() as stop, reporter:
+            reporter.begin(f"starting {len(folders)} agents, each of which compiles its round")
             if self._in_step:
                 back_to_common_round(folders)
             try:
@@ -291,10 +292,7 @@ def _last_line(error: Exception) -> str:
 
 def _environment(place: Cluster) -> dict[str, str]:
     """Variables of an agent's process: it uses what Ray keeps for it, and no more."""
-    variables = {
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    variables = {name: os.environ[name] for name in ("JAX_ENABLE_COMPILATION_CACHE",) if name in os.environ}
     if place.cpus_per_agent <= 1:
         flags = os.environ.get("XLA_FLAGS", "")
         variables["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()

@@ -1,5 +1,6 @@
 """One agent on its node: the process that Ray begins, and what it answers."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -11,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
-
-import jax
 
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment
@@ -140,8 +139,8 @@ class RemoteAgent:
     def clear(self) -> None:
         """Remove what it wrote on its node; the last of the run there leaves nothing."""
         shutil.rmtree(self._home, ignore_errors=True)
-        if not any(path.name != _COMPILED for path in self._home.parent.glob("*")):
-            shutil.rmtree(self._home.parent, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another agent's folder is in there
+            self._home.parent.rmdir()
 
     @property
     def _folder(self) -> Path:
@@ -162,9 +161,6 @@ class RemoteAgent:
         logging.getLogger().addHandler(handler)
         logging.getLogger().setLevel(logging.INFO)
         logging.getLogger("absl").setLevel(logging.WARNING)  # of every checkpoint Orbax tells a page
-        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-            # Agents of a node compile the same, and so does one that begins again.
-            jax.config.update("jax_compilation_cache_dir", str(self._home.parent / _COMPILED))
 
     def _live(self, experiment: Experiment, membership: Membership) -> None:
         assert self._held is not None, "it was prepared"
@@ -201,5 +197,4 @@ def _write_private(folder: Path, files: Mapping[str, bytes]) -> None:
             file.write(content)
 
 
-_COMPILED = "compiled"
 _BETWEEN = 0.5  # seconds between two answers about what is new
