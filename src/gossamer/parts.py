@@ -66,7 +66,7 @@ def build(experiment: Experiment) -> Parts:
     task_set = environment.task_set(experiment.tasks)
     tasks = task_set.deal(experiment.agents, experiment.copies)
     if not on_host(environment):
-        require_sound(environment, jax.tree.map(lambda leaf: leaf[0, 0], tasks))
+        require_sound(environment, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((), leaf.dtype), tasks))
     topology = named(experiment.topology, experiment.agents)
     require_connected(topology)
     weights = weigh_by(experiment.weights, topology)
@@ -91,7 +91,7 @@ def build(experiment: Experiment) -> Parts:
         task_set=task_set,
         tasks=tasks,
         task_index=np.asarray(task_set.index(experiment.agents, experiment.copies)),
-        seeds=jnp.arange(experiment.seed, experiment.seed + experiment.seeds),
+        seeds=_seeds(experiment),
         block=experiment.block or _suitable_block(algorithm, experiment, columns),
     )
     if experiment.runtime != "network":
@@ -197,7 +197,7 @@ def initial_population(
         experience = Steps(experience.steps)
     return initialise(
         algorithm,
-        jnp.arange(experiment.seed, experiment.seed + experiment.seeds),
+        _seeds(experiment),
         tasks,
         mailbox,
         agents=experiment.agents if only is None else 1,
@@ -220,6 +220,11 @@ def population_shape(
     if tasks is None:
         tasks = experiment.environment.task_set(experiment.tasks).deal(experiment.agents, experiment.copies)
     return jax.eval_shape(lambda: initial_population(algorithm, experiment, mailbox, tasks, only))
+
+
+def _seeds(experiment: Experiment) -> Int[Array, " seed"]:
+    # Made by numpy: ``jnp.arange`` would be a program of its own.
+    return jnp.asarray(np.arange(experiment.seed, experiment.seed + experiment.seeds, dtype=np.int32))
 
 
 def tree_bytes(tree: Any) -> int:
@@ -420,7 +425,9 @@ def _suitable_block(algorithm: Any, experiment: Experiment, columns: int) -> int
     one_agent = tree_bytes(learner.params)
     if one_agent > _LARGE_NETWORK and columns >= _MANY_ROWS:
         return 1
-    return max(1, min(agents, _CACHE // one_agent, _LARGEST_BLOCK))
+    most = max(1, min(agents, _CACHE // one_agent, _LARGEST_BLOCK))
+    # A last, smaller block would be the whole round compiled a second time.
+    return next((block for block in range(most, most // 2, -1) if agents % block == 0), most)
 
 
 _CACHE = 8 * 2**20  # bytes of parameters that may be in use together

@@ -593,5 +593,8 @@ def _status(experiment: Experiment, reports: list[Report], done: int, elapsed: f
 
 
 def _save_all(logs: list[RunLog], population: Population, done: int) -> None:
+    state = jax.device_get(
+        tuple(population)[:-1]
+    )  # indexed on the host: on the device each shape is a program
     for index, log in enumerate(logs):
-        log.save(done, jax.tree.map(lambda leaf, i=index: leaf[i], tuple(population)[:-1]))
+        log.save(done, jax.tree.map(lambda leaf, i=index: leaf[i], state))

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
@@ -63,8 +62,8 @@ class DeviceEngine:
             parts.mixer if parts.mailbox is None else parts.mailbox,
             parts.tasks,
             parts.seeds,
-            jnp.asarray(rounds, jnp.int32),
-            jnp.asarray(every, jnp.int32),
+            np.int32(rounds),
+            np.int32(every),
             deliveries,
             environment=parts.environment,
             experience=parts.experience,

@@ -110,7 +110,8 @@ class TaskSet:
             (5, 5)
         """
         number = self._numbers(agents, copies)
-        columns = np.asarray(self.tasks, dtype=np.float64).T
+        # Rounded by numpy: a conversion on the device would be a program of its own.
+        columns = np.asarray(self.tasks, dtype=np.float64).T.astype(jnp.result_type(float))
         return type(self.tasks[0])(*(jnp.asarray(column[number]) for column in columns))
 
     def index(self, agents: int, copies: int = 1) -> Int[Array, "agent env"]:
@@ -122,7 +123,7 @@ class TaskSet:
             [[0 0 1 1]
              [2 2 3 3]]
         """
-        return jnp.asarray(self._numbers(agents, copies), dtype=jnp.int32)
+        return jnp.asarray(self._numbers(agents, copies).astype(np.int32))
 
     def _numbers(self, agents: int, copies: int) -> Int[np.ndarray, "agent env"]:
         require_at_least("agents", agents, 1)

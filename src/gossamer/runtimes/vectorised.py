@@ -165,11 +165,10 @@ def run_chunk(
     first = population.round // every
 
     def one_round(before: Population, now: Delivery | None) -> tuple[Population, RoundRecord]:
-        learner, environments, report = _act_and_adapt_all(
-            algorithm, experience, environment, before, tasks, seeds, block
-        )
-        adapted = before._replace(learner=learner, environments=environments)
-        return communicate(algorithm, mixer, before, adapted, report, now)
+        return _one_round(
+            before, algorithm, mixer, tasks, seeds, now,
+            environment=environment, experience=experience, block=block,
+        )  # fmt: skip
 
     def write(index: Array, carry: tuple[Population, RoundRecord]) -> tuple[Population, RoundRecord]:
         now = jax.tree.map(lambda leaf: leaf[index], deliveries)
@@ -179,6 +178,27 @@ def run_chunk(
 
     _, record = jax.eval_shape(one_round, population, jax.tree.map(lambda leaf: leaf[0], deliveries))
     return jax.lax.fori_loop(0, rounds, write, (population, no_records(record, capacity)))
+
+
+# A function of its own under ``jit``, with nothing captured, so that JAX traces it once for both uses above.
+@partial(jax.jit, static_argnames=("environment", "experience", "block"), inline=True)
+def _one_round(
+    before: Population,
+    algorithm: Algorithm,
+    mixer: Mixer | AnyMailbox,
+    tasks: Any,
+    seeds: Array,
+    now: Delivery | None,
+    *,
+    environment: Any,
+    experience: Experience,
+    block: int,
+) -> tuple[Population, RoundRecord]:
+    learner, environments, report = _act_and_adapt_all(
+        algorithm, experience, environment, before, tasks, seeds, block
+    )
+    adapted = before._replace(learner=learner, environments=environments)
+    return communicate(algorithm, mixer, before, adapted, report, now)
 
 
 @jax.jit
