@@ -49,6 +49,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     machine = hashlib.sha256(processor().encode()).hexdigest()[:12]
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / f"{jaxlib.__version__}-{machine}")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Halves the CPU time of compiling a round. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs as users compile them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
@@ -59,6 +61,7 @@ jax.config.update(
     "jax_persistent_cache_min_compile_time_secs",
     float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]),
 )
+jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

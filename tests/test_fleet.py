@@ -97,6 +97,7 @@ def test_processes_in_step_compute_what_one_program_does(tmp_path):
         resume(tmp_path / "network")
 
 
+@pytest.mark.slow
 def test_an_interrupted_launch_goes_on_as_if_it_had_not_been(tmp_path):
     """Ctrl-C in a terminal reaches the command; its agents are told by it, once."""
     experiment = few(rounds=40, checkpoint_every=2)
@@ -710,6 +711,7 @@ def test_without_the_extra_a_sentence_names_it(tmp_path, package):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_agents_come_and_go_and_the_others_learn_on(tmp_path):
     """A minute; benchmarks/churn has ten."""
     found = churning.churn(60.0, pool=6, least=2, seed=0, folder=tmp_path)

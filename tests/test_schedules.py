@@ -580,6 +580,7 @@ def random_schedule(generator: np.random.Generator, agents: int) -> Schedule:
     )
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_never_hang():
     """Every agent that is there goes on: nobody waits longer than its deadline, whatever fails."""
     generator = np.random.default_rng(0)
