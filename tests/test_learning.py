@@ -129,8 +129,15 @@ class TargetChoice(Target):
         return Step(state, -((action - task.target) ** 2.0), jnp.ones((), bool))
 
 
-@pytest.mark.parametrize(("tasks", "choices"), [(1, [1]), (3, [1, 1, 1])])
-@pytest.mark.parametrize("network", ["separate", "shared"])
+@pytest.mark.parametrize(
+    ("tasks", "choices", "network"),
+    [
+        pytest.param(1, [1], "separate", marks=pytest.mark.slow),
+        pytest.param(1, [1], "shared", marks=pytest.mark.slow),
+        pytest.param(3, [1, 1, 1], "separate", marks=pytest.mark.slow),
+        (3, [1, 1, 1], "shared"),
+    ],
+)
 def test_a2c_chooses_the_best_action(tasks, choices, network):
     """Alone for its own target, on a ring for the best compromise of targets 0, 1, 2."""
     environment = TargetChoice()
