@@ -3,16 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow check docs format install clean
+# Two workers. Each takes half of the files in order, so that tests that share compiled programs run in one process, and
+# helps the other at its end.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: demo test test-all check docs format install clean
 
 demo: install
 	$(BIN)/gossamer demo
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
-test-slow: install
-	$(BIN)/python -m pytest -m slow
+test-all: install
+	$(PYTEST) -m ''
 
 check: install
 	$(BIN)/ruff format --check .
@@ -34,4 +38,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv build dist site
+	rm -rf .venv .cache build dist site

@@ -1,45 +1,93 @@
-"""Strictness for every test: silent broadcasting is an error. And what one test has compiled, others need not.
+"""What every test runs under: shape checks, no silent broadcasting, and compiled programs kept between runs.
 
-Strict dtype promotion is not on: optax's Adam raises a float to its integer count, which strictness refuses.
-
-A compiled program holds several regions of memory, of which Linux allows a process 65,530 (``vm.max_map_count``): with
-no more to be had, XLA's compiler ends the process with a segmentation fault. Thousands of tests come to that many.
+Strict dtype promotion is off: optax's Adam adds a float to its integer count, which strict promotion refuses.
 """
 
-import atexit
+import hashlib
 import os
-import shutil
-import tempfile
+import platform
 from pathlib import Path
 
+import jaxlib
 import pytest
+from jaxtyping import install_import_hook
+
+# Modules whose annotations state array shapes and that run while JAX traces. In host-side loops (schedules, topologies,
+# the network) the checks tripled the time of their tests.
+SHAPE_CHECKED = [
+    "algorithms",
+    "correlation",
+    "distributions",
+    "environments",
+    "experience",
+    "mixing",
+    "networks",
+    "normalisation",
+    "returns",
+    "rounds",
+]
+install_import_hook(
+    [f"gossamer.{module}" for module in SHAPE_CHECKED],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
+CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+CACHE_BYTES = 2 * 2**30
+
+
+def processor() -> str:
+    """The processor and what it can execute: a program compiled for one may crash another."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # Of this call of pytest alone; its workers, and the programs that tests begin, inherit it.
-    compiled = tempfile.mkdtemp(prefix="gossamer-compiled-")
-    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    # Workers of pytest-xdist and processes that tests start inherit it.
+    machine = hashlib.sha256(processor().encode()).hexdigest()[:12]
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / f"{jaxlib.__version__}-{machine}")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Halves the CPU time of compiling a round. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs as users compile them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-import jax
+import jax  # noqa: E402
 
-# A plugin may have imported jax before, which then has not read the environment.
+# A plugin may have imported jax before these variables were set.
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update(
     "jax_persistent_cache_min_compile_time_secs",
     float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"]),
 )
+jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-REGIONS = Path("/proc/self/maps")  # one on each line
-ENOUGH = 20_000  # the next file of tests may add twice as many before it is too late
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Bound the kept programs: drop the least recently written ones, before any worker starts."""
+    if hasattr(session.config, "workerinput"):
+        return
+    entries = [(path.stat(), path) for path in CACHE.rglob("*") if path.is_file()]
+    excess = sum(stat.st_size for stat, _ in entries) - CACHE_BYTES
+    for stat, path in sorted(entries, key=lambda entry: entry[0].st_mtime):
+        if excess <= 0:
+            return
+        path.unlink()
+        excess -= stat.st_size
+
+
+# A compiled program maps several regions of memory, of which Linux allows a process 65,530 (``vm.max_map_count``).
+# Beyond that XLA's compiler crashes, and thousands of tests in one process get there.
+MAPS = Path("/proc/self/maps")  # one region per line
+MOST_MAPS = 20_000  # the next file of tests may add twice as many
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Between two files, forget what was compiled where it has become too much."""
+    """Between two files, forget compiled programs where there are too many."""
     if nextitem is not None and nextitem.path == item.path:
         return
-    if REGIONS.exists() and REGIONS.read_bytes().count(b"\n") > ENOUGH:
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()

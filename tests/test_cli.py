@@ -466,6 +466,7 @@ def test_ctrl_c_in_another_process(tmp_path):
     assert f"go on with: gossamer train --resume {tmp_path / 'run'}" in err
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_at_once_and_leaves_a_run_that_goes_on(tmp_path, capsys):
     """Also where XLA compiles or computes, which an interpreter that takes itself apart would not survive."""
     run = tmp_path / "run"

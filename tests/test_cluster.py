@@ -189,6 +189,7 @@ def ray(ray_of_this_machine):
     return ray_of_this_machine()
 
 
+@pytest.mark.slow
 def test_an_agent_whose_process_is_killed_comes_back_with_its_checkpoint(ray, tmp_path):
     run, experiment, before = tmp_path / "run", few(2, rounds=400, checkpoint_every=20), {}
     modes, rows = {}, []
@@ -218,6 +219,7 @@ def test_an_agent_whose_process_is_killed_comes_back_with_its_checkpoint(ray, tm
     assert modes == {"keys": 0o700, **files}, "an agent has its own key, and nobody has the authority's"
 
 
+@pytest.mark.slow
 def test_an_agent_without_a_place_is_given_up(ray, tmp_path):
     class Blocker:
         def here(self):

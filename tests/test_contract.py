@@ -1,6 +1,7 @@
 """What every algorithm must keep, whatever it learns; a new one joins by a line in ``ALGORITHMS``."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,11 @@ AVERAGING = {name: each for name, each in ALGORITHMS.items() if isinstance(each,
 over_averaging = pytest.mark.parametrize("algorithm", AVERAGING.values(), ids=AVERAGING)
 
 
+# One program each. Called without jit, these functions compile a hundred small ones for every algorithm.
+gradient_of = jax.jit(lambda algorithm, *arguments: algorithm.gradient(*arguments)[0])
+adapting = jax.jit(adapt)
+
+
 def observations(algorithm, key, *batch):
     shape = (*batch, algorithm.spaces.observation_size)
     if algorithm.spaces.frames is None:
@@ -109,6 +115,7 @@ def test_keys_decide_everything(algorithm):
     # of a few choices, twenty in a row would hardly be the same
     ones = jnp.ones((20, algorithm.spaces.observation_size))
 
+    @jax.jit
     def act(key):
         keys = jax.random.split(key, 20)
         return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(learner.params, keys, ones)[0]
@@ -120,7 +127,7 @@ def test_keys_decide_everything(algorithm):
 @over_algorithms
 def test_adapting_keeps_shapes_and_dtypes_and_counts(algorithm):
     learner = algorithm.init(KEY)
-    adapted, info = jax.jit(adapt)(algorithm, learner, trajectory(algorithm), KEY)
+    adapted, info = adapting(algorithm, learner, trajectory(algorithm), KEY)
     assert shapes(adapted) == shapes(learner)
     assert adapted.updates == learner.updates + 1
     assert all(value.shape == () and jnp.isfinite(value) for value in info.values())
@@ -132,7 +139,8 @@ def test_adapting_keeps_shapes_and_dtypes_and_counts(algorithm):
 
 @over_algorithms
 def test_estimates_have_the_trajectorys_shape(algorithm):
-    estimate = algorithm.estimate(algorithm.init(KEY).params, trajectory(algorithm))
+    params = jax.eval_shape(algorithm.init, KEY).params
+    estimate = jax.eval_shape(algorithm.estimate, params, trajectory(algorithm))
     assert estimate.advantage.shape == estimate.target.shape == (5, 3)
 
 
@@ -140,9 +148,10 @@ def test_estimates_have_the_trajectorys_shape(algorithm):
 def test_vmap_adds_agents(algorithm):
     """A population is its agents one by one: nothing crosses the agent axis."""
     learners = jax.vmap(algorithm.init)(jax.random.split(KEY, 4))
-    gradients, _ = jax.vmap(algorithm.gradient, in_axes=(0, None, None))(learners, trajectory(algorithm), KEY)
+    for_all = jax.vmap(gradient_of, in_axes=(None, 0, None, None))
+    gradients = for_all(algorithm, learners, trajectory(algorithm), KEY)
     alone = jax.tree.map(lambda leaf: leaf[2], learners)
-    gradient, _ = algorithm.gradient(alone, trajectory(algorithm), KEY)
+    gradient = gradient_of(algorithm, alone, trajectory(algorithm), KEY)
     # float32, batched and single matrix products sum in another order
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x[2], y, rtol=1e-4, atol=1e-5), gradients, gradient)
 
@@ -157,7 +166,7 @@ def test_combining_with_oneself_alone_changes_nothing(algorithm):
 @over_averaging
 def test_combining_is_the_weighted_mean_of_messages_and_touches_no_optimiser(algorithm):
     learners = [algorithm.init(jax.random.key(seed)) for seed in range(3)]
-    adapted, _ = adapt(algorithm, learners[0], trajectory(algorithm), KEY)
+    adapted, _ = adapting(algorithm, learners[0], trajectory(algorithm), KEY)
     messages = jax.tree.map(
         lambda *leaves: jnp.stack(leaves), *(algorithm.message(each) for each in learners)
     )
@@ -174,9 +183,10 @@ def test_combining_is_the_weighted_mean_of_messages_and_touches_no_optimiser(alg
 
 @over_algorithms
 def test_nothing_is_mutated(algorithm):
+    """The learner is closed over: as an argument of a traced function it would be copied."""
     learner = algorithm.init(KEY)
     before = jax.tree.map(np.array, learner)
-    adapt(algorithm, learner, trajectory(algorithm), KEY)
+    jax.make_jaxpr(partial(adapt, algorithm, learner, trajectory(algorithm)))(KEY)
     jax.tree.map(np.testing.assert_array_equal, before, learner)
 
 

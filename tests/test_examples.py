@@ -117,6 +117,7 @@ for rate in (0.003, 1e-9):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("environment", "tolerance"), [("Target", 0.2), ("TargetChoice", 0.0)])
 def test_learns_the_best_compromise_of_a_ring_and_does_not_without_steps(environment, tolerance, tmp_path):
     """Targets 0, 1 and 2, so 1 is best for all; `train` in an interpreter of its own, as a reader runs it."""

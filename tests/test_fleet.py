@@ -77,15 +77,24 @@ def parameters(run):
     return jax.tree.leaves(restore_population(run)[2].learner.params)
 
 
-def test_processes_in_step_compute_what_one_program_does(tmp_path):
-    """Over mutual TLS, as one would run it."""
-    launch(few(), tmp_path / "network", Launch(tls=True))
-    train(few(runtime="vectorised"), tmp_path / "vectorised")
-    for ours, theirs in zip(
-        parameters(tmp_path / "network"), parameters(tmp_path / "vectorised"), strict=True
-    ):
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """A finished launch of four processes over mutual TLS; tests that change it take a copy."""
+    return launch(
+        few(rounds=4, checkpoint_every=2), tmp_path_factory.mktemp("launched") / "run", Launch(tls=True)
+    )
+
+
+@pytest.fixture
+def copied(launched, tmp_path):
+    return Path(shutil.copytree(launched, tmp_path / "run"))
+
+
+def test_processes_in_step_compute_what_one_program_does(launched, tmp_path):
+    vectorised = train(few(rounds=4, checkpoint_every=2, runtime="vectorised"), tmp_path / "vectorised")
+    for ours, theirs in zip(parameters(launched), parameters(vectorised), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
-    ours, theirs = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("network", "vectorised"))
+    ours, theirs = (read_metrics(run / "metrics.jsonl") for run in (launched, vectorised))
     for name in ("round", "env_steps", "episodes"):
         assert [row[name] for row in ours] == [row[name] for row in theirs]
     for mine, reference in zip(ours, theirs, strict=True):
@@ -93,11 +102,12 @@ def test_processes_in_step_compute_what_one_program_does(tmp_path):
         assert mine["messages"]["sent"] == reference["messages"]["sent"]
         assert mine["messages"]["combined"] == reference["messages"]["combined"]
     # a run like any other from here on
-    assert evaluate(tmp_path / "network", episodes=1).returns.shape == (1, 4, 4, 1)
+    assert evaluate(launched, episodes=1).returns.shape == (1, 4, 4, 1)
     with pytest.raises(InputError, match="gossamer launch, and launch --resume, run it"):
-        resume(tmp_path / "network")
+        resume(launched)
 
 
+@pytest.mark.slow
 def test_an_interrupted_launch_goes_on_as_if_it_had_not_been(tmp_path):
     """Ctrl-C in a terminal reaches the command; its agents are told by it, once."""
     experiment = few(rounds=40, checkpoint_every=2)
@@ -267,9 +277,8 @@ def test_an_agent_of_a_directed_ring_begins_again(tmp_path):
     assert "Traceback" not in log
 
 
-def test_a_folder_is_written_by_one_process_only(tmp_path):
-    experiment = few(rounds=4, checkpoint_every=2)
-    run = launch(experiment, tmp_path / "run", Launch())
+def test_a_folder_is_written_by_one_process_only(copied):
+    run = copied
     before = (agent_folder(run, "agent-0") / "metrics.jsonl").read_bytes()
     config = (run / "config.json").read_bytes()
     with claimed(run), pytest.raises(InputError, match=r"another process writes to .*run; stop it first"):
@@ -282,8 +291,8 @@ def test_a_folder_is_written_by_one_process_only(tmp_path):
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
-def test_agents_are_gathered_into_nothing_else_than_their_own_run(tmp_path):
-    run = launch(few(rounds=4, checkpoint_every=2), tmp_path / "run", Launch())
+def test_agents_are_gathered_into_nothing_else_than_their_own_run(copied, tmp_path):
+    run = copied
     folders = [agent_folder(run, name) for name in default_names(4)]
     other = train(small_experiment(rounds=2), tmp_path / "other")
     for taken in (other, folders[0]):
@@ -711,6 +720,7 @@ def test_without_the_extra_a_sentence_names_it(tmp_path, package):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_agents_come_and_go_and_the_others_learn_on(tmp_path):
     """A minute; benchmarks/churn has ten."""
     found = churning.churn(60.0, pool=6, least=2, seed=0, folder=tmp_path)

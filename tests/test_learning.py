@@ -105,11 +105,13 @@ def test_diffusion_agrees_on_the_best_compromise():
     assert actions.max() - actions.min() < 0.1
 
 
+@pytest.mark.slow
 def test_isolated_agents_specialise():
     actions, _ = learn(tasks=3, agents=3)
     assert jnp.abs(actions - jnp.array([0.0, 1.0, 2.0])).max() < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["transitions", "tasks"])
 def test_a_centralised_learner_finds_the_compromise_too(weighting):
     spaces = Spaces(1, Target().action_space)
@@ -128,8 +130,15 @@ class TargetChoice(Target):
         return Step(state, -((action - task.target) ** 2.0), jnp.ones((), bool))
 
 
-@pytest.mark.parametrize(("tasks", "choices"), [(1, [1]), (3, [1, 1, 1])])
-@pytest.mark.parametrize("network", ["separate", "shared"])
+@pytest.mark.parametrize(
+    ("tasks", "choices", "network"),
+    [
+        pytest.param(1, [1], "separate", marks=pytest.mark.slow),
+        pytest.param(1, [1], "shared", marks=pytest.mark.slow),
+        pytest.param(3, [1, 1, 1], "separate", marks=pytest.mark.slow),
+        (3, [1, 1, 1], "shared"),
+    ],
+)
 def test_a2c_chooses_the_best_action(tasks, choices, network):
     """Alone for its own target, on a ring for the best compromise of targets 0, 1, 2."""
     environment = TargetChoice()
@@ -145,6 +154,7 @@ def test_a2c_chooses_the_best_action(tasks, choices, network):
     assert actions.tolist() == choices
 
 
+@pytest.mark.slow
 def test_a2c_with_a_gaussian_finds_the_best_action():
     a2c = A2C(Spaces(1, Target().action_space), hidden=(16,), learning_rate=0.003)
     actions, _ = learn(algorithm=a2c, experience=Steps(64))

@@ -322,6 +322,7 @@ def require_both_saved(tmp_path):
         assert saved[-1] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "setsid"), reason="sessions of processes are POSIX's")
 def test_trainings_of_a_killed_caller_save_themselves_and_end(tmp_path):
     """SIGKILL tells nobody. Both trainings have the caller's output, which is at its end once all have ended."""
@@ -349,6 +350,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "setsid"), reason="requests to stop are POSIX's")
 def test_a_request_to_stop_begins_no_training_that_the_pool_has_taken_already(tmp_path):
     with caller_of(CALLER_OF_MANY, tmp_path) as caller:

@@ -92,7 +92,7 @@ def absences(draw, agents: int):
 
 @st.composite
 def choices(draw, rules=RULES, in_flight=None) -> dict:
-    """What a setting is made of, plain: beartype checks a random item, which hypothesis forbids in a strategy."""
+    """The arguments of a setting."""
     agents = draw(st.integers(2, 12))
     rule = draw(st.sampled_from(rules))
     slow = draw(st.dictionaries(st.integers(0, agents - 1), st.sampled_from([0.5, 2.0, 4.0]), max_size=2))
@@ -580,6 +580,7 @@ def random_schedule(generator: np.random.Generator, agents: int) -> Schedule:
     )
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_never_hang():
     """Every agent that is there goes on: nobody waits longer than its deadline, whatever fails."""
     generator = np.random.default_rng(0)

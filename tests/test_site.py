@@ -78,6 +78,7 @@ def run_python(block, folder):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_run_and_print_what_the_page_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -144,6 +145,7 @@ def site(tmp_path_factory):
     return {str(path.relative_to(folder)): Html(path) for path in folder.rglob("*.html")}
 
 
+@pytest.mark.slow
 def test_every_page_is_built_and_fetches_nothing_from_elsewhere(site):
     expected = {f"{page.relative_to(DOCS).with_suffix('')}.html" for page in DOCS.rglob("*.md")}
     assert {path.replace("README", "index") for path in expected} <= set(site)
@@ -151,10 +153,12 @@ def test_every_page_is_built_and_fetches_nothing_from_elsewhere(site):
         assert not [each for each in page.fetched if "//" in each], path
 
 
+@pytest.mark.slow
 def test_the_api_has_a_page_for_each_layer(site):
     assert {f"api/{layer}.html" for layer in LAYERS} <= set(site)
 
 
+@pytest.mark.slow
 def test_every_public_name_is_in_the_api(site):
     for path in sorted((ROOT / "src" / "gossamer").rglob("*.py")):
         module = path.relative_to(ROOT / "src").with_suffix("")
@@ -166,6 +170,7 @@ def test_every_public_name_is_in_the_api(site):
                 assert f"{'.'.join(module.parts)}.{node.name}" in anchors
 
 
+@pytest.mark.slow
 def test_no_docstring_renders_broken(site):
     """No prompt as a quotation, no reStructuredText, no fence that was left open."""
     for path, page in site.items():

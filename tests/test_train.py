@@ -377,6 +377,7 @@ def survive_kills(straight, tmp_path, kills):
     return killed
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments(straight, tmp_path):
     assert survive_kills(straight, tmp_path, kills=3) >= 3
 
