@@ -4,6 +4,7 @@
 on how an experiment is written today.
 """
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -21,23 +22,22 @@ from gossamer.train import load_experiment, restore_population, resume, run_fold
 DATA = Path(__file__).parent / "data" / "bf475a9"
 RUNS = sorted(path.parent.name for path in DATA.glob("*/metrics.json"))
 FOLDERS = sorted(path.parent.name for path in DATA.glob("*/run"))
-SLOW = {"siac-launch"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in RUNS]
-)
+def slow_except(everyday, names):
+    """Each name compiles programs of its own, for some seconds."""
+    return [pytest.param(name, marks=[] if name in everyday else [pytest.mark.slow]) for name in names]
+
+
+@pytest.mark.parametrize("name", slow_except({"siac"}, RUNS))
 def test_the_same_seed_gives_the_recorded_numbers(name, tmp_path):
     experiment = load_experiment(DATA / name)
-    run = (
-        launch(experiment, tmp_path / "run")
-        if experiment.runtime == "network"
-        else train(experiment, tmp_path / "run")
-    )
+    start = launch if experiment.runtime == "network" else train
+    run = start(experiment, tmp_path / "run")
     assert_as_recorded(run, name)
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", slow_except({"siac", "a2c-gymnasium", "a2c-threads", "dist-mtps"}, FOLDERS))
 def test_an_old_folder_evaluates_and_resumes(name, tmp_path):
     run = shutil.copytree(DATA / name / "run", tmp_path / "run")
     assert np.isfinite(evaluate(run, episodes=1).all).all()
@@ -54,15 +54,13 @@ def test_old_folders_are_plotted(tmp_path):
 
 
 def assert_as_recorded(run, name):
-    """Equal to the bit where the machine computes as the recording one did, else up to rounding."""
-    rows = [
-        [
-            {key: value for key, value in row.items() if key != "time"}
-            for row in read_metrics(each / "metrics.jsonl")
-        ]
-        for each in run_folders(run)
-    ]
-    metrics = json.loads((DATA / name / "metrics.json").read_text())
+    """Equal to the bit where the machine computes as the recording one did, else up to rounding.
+
+    Other machine code sums in another order. Between AVX-512 and AVX2 parameters differed by at most 6e-8 and metrics
+    by 1e-7 of their values; the tolerances leave a margin of ten or more for other processors and versions of XLA.
+    """
+    rows = [steady(read_metrics(each / "metrics.jsonl"), name) for each in run_folders(run)]
+    metrics = [steady(each, name) for each in json.loads((DATA / name / "metrics.json").read_text())]
     assert jax.tree.structure(rows) == jax.tree.structure(metrics)
     jax.tree.map(assert_close, rows, metrics)
     with np.load(DATA / name / "parameters.npz") as file:
@@ -73,13 +71,20 @@ def assert_as_recorded(run, name):
         assert_close(ours, theirs)
 
 
+def steady(rows, name):
+    """Without what a clock decides: processes measure their distance when they come to it, lockstep or not."""
+    clocked = {"time", "consensus_distance"} if name == "siac-launch" else {"time"}
+    return [{key: value for key, value in row.items() if key not in clocked} for row in rows]
+
+
 def assert_close(ours, theirs):
     if computes_as_recorded():
         np.testing.assert_array_equal(ours, theirs)
     else:
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@functools.cache
 def computes_as_recorded():
     """Whether XLA makes the machine code of the recording machine: its own version and the processor decide that."""
     recorded = json.loads((DATA / "machine.json").read_text())
