@@ -134,14 +134,17 @@ def reference(title: str, layers: list[str]) -> str:
     parts = [f"# {title}"]
     for layer in layers:
         for module in modules(layer):
-            source = parsed(module)
+            source, rows = parsed(module), []
+            names = defined(source)
             if _is_package(module):
                 rows = [f"| {link} | {summary} |" for link, summary in exports(module)]
-                offered = ["| name | |", "|---|---|", *rows] if rows else []
-                parts += [f"## {module}", ast.get_docstring(source) or "", "\n".join(offered)]
-            if names := defined(source):
+                if not names:
+                    parts += [f"## {module}", ast.get_docstring(source) or ""]
+            if names:
                 members = "".join(f"        - {name}\n" for name in names)
                 parts.append(f"::: {module}\n    options:\n      members:\n{members}")
+            if rows:
+                parts.append("\n".join(["| name | |", "|---|---|", *rows]))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
