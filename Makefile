@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test test-slow check docs tables format install clean
+.PHONY: demo test test-slow check docs format install clean
 
 demo: install
 	$(BIN)/gossamer demo
@@ -22,6 +22,7 @@ check: install
 docs: install
 	$(BIN)/mkdocs build --strict
 
+.PHONY: tables
 tables: install
 	$(BIN)/python -m benchmarks.tables
 

@@ -21,6 +21,8 @@ import pytest
 from gossamer.cli import main
 from gossamer.cli.entry import COMMANDS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.M | re.S)
@@ -95,9 +97,7 @@ def run_python(block, folder, rounds=None):
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.slow] if page in SHORTENED else []) for page in PAGES]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_examples_run_and_print_what_the_page_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     printed = None
