@@ -26,6 +26,10 @@ check: install
 docs: install
 	$(BIN)/mkdocs build --strict
 
+.PHONY: tables
+tables: install
+	$(BIN)/python -m benchmarks.tables
+
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

@@ -15,7 +15,7 @@ Everybody has 25 simulators. Where a contender's name ends in "our simulators" i
 Acrobot-v1, CartPole-v1 and Hopper-v5, one after the other or in processes, and rejax gymnax's Acrobot-v1 and
 CartPole-v1. skrl brings no simulators and has ours. Cart-pole is balance: ours has a continuous force and 25 tasks,
 CartPole-v1 two actions and one. Pong is ``benchmarks.pong``'s. There are ratios to Stable-Baselines3 with Gymnasium's
-simulators, and with ours. At the end ``benchmarks/RESULTS.md`` is written anew.
+simulators, and with ours. Finally the tables in README.md and docs/ are written.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.control import machine, show
-from benchmarks.result_table import RESULTS, publish
+from benchmarks.tables import RESULTS, publish
 
 PROGRAMS = Path(__file__).parent / "peer_programs"
 ROOT = Path(__file__).parents[1]

@@ -27,7 +27,7 @@ from typing import Any
 
 from benchmarks.control import machine, show
 from benchmarks.peers import ask, available_cores, python_of
-from benchmarks.result_table import RESULTS, publish
+from benchmarks.tables import RESULTS, publish
 
 AROUND = 1000.0  # seconds at most for imports and evaluations
 OURS = "gossamer, 25 agents"

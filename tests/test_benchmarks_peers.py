@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks import peers, result_table, time_to_result
+from benchmarks import peers, time_to_result
 from benchmarks.peers import Contender, Measurement
 from benchmarks.time_to_result import Attempt
 
@@ -169,33 +169,3 @@ def test_evaluations_do_not_count_and_giving_up_is_told(until, monkeypatch, caps
     Chosen.limit = 1.0  # over before anything was learned
     until.print_until(make, Chosen(), ())
     assert json.loads(capsys.readouterr().out)["best_return"] is None
-
-
-def test_the_table_has_every_row_of_every_file_about_speed(tmp_path):
-    results = tmp_path / "results"
-    results.mkdir()
-    speed = [
-        {"contender": "ours", "env_steps_per_second": 123456.7, "start_seconds": 1.25},
-        {"contender": "a|b", "env_steps_per_second": None, "start_seconds": 0.5},
-    ]
-    told = {
-        "command": "python -m benchmarks.pong",
-        "machine": {"date": "today", "processor": "P", "cores": 2},
-    }
-    (results / "pong.json").write_text(json.dumps(told | {"speed": speed}))
-    (results / "other.json").write_text("{}")
-    text = result_table.write_table(results, tmp_path / "RESULTS.md").read_text()
-    assert "`python -m benchmarks.pong`; today, P, 2 cores\n" in text
-    assert "| ours | 123,457 | 1.25 |\n| a\\|b |  | 0.5 |\n" in text
-    assert "Not about speed: [`other.json`](results/other.json)." in text
-
-
-def test_the_table_of_this_repository_shows_all_its_sections():
-    text = "\n".join(result_table.lines(result_table.RESULTS))
-    for section in result_table.SECTIONS:
-        path = result_table.RESULTS / f"{section.file}.json"
-        if path.exists():
-            holders = result_table._along(json.loads(path.read_text()), section.path)
-            for row in holders[-1] if holders else ():
-                names = [result_table._shown(row[name]) for name in section.names]
-                assert f"| {' | '.join(names)} |" in text

@@ -1,7 +1,8 @@
-"""The site: its examples run and print what it says, it builds strictly, and every public name is in it.
+"""README and site: their commands and programs run and print what is written, and every public name is described.
 
 A fence whose title begins with *needs* or *takes* is not run, and says why; one titled ``exit status 2`` must be
-refused; one titled with a file's name is saved under it. Text after an example is what it prints.
+refused; one titled with a file's name is saved under it. Text after an example is what it prints. The examples of
+``SHORTENED`` pages run as they are written, but for fewer rounds.
 """
 
 import ast
@@ -10,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
@@ -17,14 +19,17 @@ from typing import NamedTuple
 import pytest
 
 from gossamer.cli import main
-from test_imports import LAYERS
+from gossamer.cli.entry import COMMANDS
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]*)")?\n(.*?)^```$', re.M | re.S)
-# What these show needs processes for minutes, or another machine; tests/test_fleet.py and test_cluster.py run the like.
-NOT_RUN = {"running-on-a-fleet", "reproduction"}
-PAGES = sorted(page.stem for page in DOCS.glob("*.md") if page.stem not in NOT_RUN)
+# What this page shows needs processes for minutes, or another machine; test_fleet.py and test_cluster.py run the like.
+NOT_RUN = {"running-on-a-fleet.md"}
+PAGES = ["README.md", *sorted(page.name for page in DOCS.glob("*.md") if page.name not in NOT_RUN)]
+SHORTENED = {"README.md": 4, "tutorial.md": 8}  # rounds of each training
 
 
 class Block(NamedTuple):
@@ -42,35 +47,49 @@ class Block(NamedTuple):
 
 
 def blocks(page):
-    found = [Block(*match) for match in FENCE.findall((DOCS / f"{page}.md").read_text())]
-    assert len(found) == (DOCS / f"{page}.md").read_text().count("```") // 2, (
-        "a fence is not closed, or malformed"
-    )
+    text = (ROOT if page == "README.md" else DOCS).joinpath(page).read_text()
+    found = [Block(*match) for match in FENCE.findall(text)]
+    assert len(found) == text.count("```") // 2, "a fence is not closed, or malformed"
     return found
 
 
-def run_console(block, capsys):
+def run_console(block, capsys, rounds=None):
     """Standard output, or the sentence of a refusal, of all commands of a block."""
-    refused = block.title == "exit status 2"
     for line in block.text.splitlines():
-        program, *arguments = shlex.split(line, comments=True)
-        assert program == "gossamer"
-        if refused:
+        program, command, *arguments = shlex.split(line, comments=True)
+        if program == "make":
+            subprocess.run([program, "--dry-run", command], cwd=ROOT, check=True, capture_output=True)
+        elif program == "pip":
+            require_installable(command, *arguments)
+        elif block.title == "exit status 2":
             with pytest.raises(SystemExit, match="2"):
-                main(arguments)
+                main([command, *arguments])
+            return capsys.readouterr().err
         else:
-            main(arguments)
-    output = capsys.readouterr()
-    return output.err if refused else output.out
+            assert program == "gossamer"
+            if command == "train" and rounds is not None:
+                if "--rounds" in arguments:
+                    del arguments[(at := arguments.index("--rounds")) : at + 2]
+                arguments += ["--rounds", str(rounds * (2 if "--resume" in arguments else 1))]
+            main([command, *arguments])
+    return capsys.readouterr().out
 
 
-def run_python(block, folder):
+def require_installable(command, target):
+    """`pip install` of the clone, and of extras that it has; .ci/run installs the wheel."""
+    assert command == "install"
+    folder, extras = re.fullmatch(r"([^\[]*)(?:\[([\w,-]+)\])?", target).groups()
+    project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
+    assert set(extras.split(",") if extras else ()) <= set(project["optional-dependencies"])
+
+
+def run_python(block, folder, rounds=None):
     """Standard output of a program in an interpreter of its own, as a reader runs it."""
-    paths = os.pathsep.join(map(str, (folder, ROOT)))
+    text = block.text if rounds is None else re.sub(r"rounds=\d+", f"rounds={rounds}", block.text)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", block.text],
+        [sys.executable, "-W", "error", "-c", text],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT, ROOT / "src")))},
         capture_output=True,
         text=True,
     )
@@ -88,18 +107,23 @@ def test_examples_run_and_print_what_the_page_says(page, tmp_path, monkeypatch, 
             assert (ROOT / block.title).is_file()
         elif block.is_file:
             (tmp_path / block.title).write_text(block.text)
+        elif block.is_run and block.language == "console":
+            printed = run_console(block, capsys, SHORTENED.get(page))
         elif block.is_run:
-            printed = (
-                run_console(block, capsys) if block.language == "console" else run_python(block, tmp_path)
-            )
+            printed = run_python(block, tmp_path, SHORTENED.get(page))
         elif block.language == "text":
             assert printed is not None
             assert printed.splitlines() == block.text.splitlines()
 
 
-def test_pages_with_examples_are_found():
-    assert {"index", "concepts", "topologies", "imperfect-networks"} <= set(PAGES)
-    assert sum(block.is_run for page in PAGES for block in blocks(page)) > 10
+def test_the_readme_shows_commands_and_a_program_that_are_run():
+    run = [block for block in blocks("README.md") if block.is_run]
+    assert [block.language for block in run] == ["console", "console", "python", "console"]
+
+
+def test_every_command_is_described():
+    text = (DOCS / "command-line.md").read_text()
+    assert [name for name in COMMANDS if f"gossamer {name}" not in text] == []
 
 
 class Html(HTMLParser):
@@ -154,20 +178,15 @@ def test_every_page_is_built_and_fetches_nothing_from_elsewhere(site):
 
 
 @pytest.mark.slow
-def test_the_api_has_a_page_for_each_layer(site):
-    assert {f"api/{layer}.html" for layer in LAYERS} <= set(site)
-
-
-@pytest.mark.slow
-def test_every_public_name_is_in_the_api(site):
+def test_every_public_name_is_in_the_reference(site):
+    anchors = {anchor for path in site if path.startswith("reference/") for anchor in site[path].anchors}
     for path in sorted((ROOT / "src" / "gossamer").rglob("*.py")):
-        module = path.relative_to(ROOT / "src").with_suffix("")
-        if module.name in ("__init__", "__main__"):
+        if path.name.startswith("__"):
             continue
-        anchors = site[f"api/{module.parts[1]}.html"].anchors
+        module = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                assert f"{'.'.join(module.parts)}.{node.name}" in anchors
+                assert f"{module}.{node.name}" in anchors
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
-"""Pages of the site that nobody writes: the API's, one for each layer, and the list of decisions.
+"""Generated parts of the site: the reference, the list of decisions, pictures of results, and links that leave docs/.
 
-Links to sources lead to the API's page of their layer. Others that lead out of ``docs`` become the paths that they
-name: the site holds no sources and no results.
+The reference is one page per subject of ``SUBJECTS``; modules that no subject names are on the last page. Links to a
+source file lead to its page of the reference. Other links that leave ``docs`` become the path in code font, since the
+site contains no sources and no results apart from pictures.
 """
 
 import ast
@@ -14,108 +15,173 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ROOT / "src"
+PACKAGE = ROOT / "src" / "gossamer"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+SUBJECTS = {
+    "Training and evaluation": "train evaluate policy analysis progress video demo",
+    "Experiments and recipes": "experiment parts recipes specs",
+    "Algorithms": "algorithms returns normalisation networks distributions",
+    "Environments": "environments experience",
+    "Topologies and mixing": "topologies mixing",
+    "Schedules": "schedules",
+    "Runtimes": "runtimes engines rounds compilation compilation_cache",
+    "Run folders": "records recording serialization checkpoints claiming",
+    "Fleets": "fleet keys",
+    "Diagnostics": "certificate correlation power",
+    "Papers": "reproductions theory",
+    "Types and errors": "types errors",
+    "Command line": "cli",
+}
+REST = "Internals"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Fill the navigation's two folders: a page for each layer, and every decision, its README first."""
+    """Fill the navigation: a page for each subject of the reference, and every decision, its README first."""
     decisions = sorted(
         Path(config.docs_dir, "decisions").glob("*.md"), key=lambda page: (page.stem != "README", page)
     )
     folders = {
-        "api/": ["api/index.md", *(f"api/{layer}.md" for layer in layers())],
+        "reference/": ["reference/index.md", *({title: page_of(title)} for title in subjects())],
         "decisions/": [f"decisions/{page.name}" for page in decisions],
     }
-    config.nav = [
-        {title: folders.get(path, path) for title, path in entry.items()} for entry in config.nav or []
-    ]
+    config.nav = [_filled(entry, folders) for entry in config.nav or []]
     return config
 
 
+def _filled(entry: dict, folders: dict[str, list]) -> dict:
+    """An entry of the navigation with the pages of each folder in place of its name."""
+    return {
+        title: [_filled(each, folders) if isinstance(each, dict) else each for each in target]
+        if isinstance(target, list)
+        else folders.get(target, target)
+        for title, target in entry.items()
+    }
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the API's pages."""
-    files.append(File.generated(config, "api/index.md", content=contents()))
-    for layer in layers():
-        files.append(File.generated(config, f"api/{layer}.md", content=api_page(layer)))
+    """Add the reference and the pictures of results."""
+    files.append(File.generated(config, "reference/index.md", content=contents()))
+    for title, layers in subjects().items():
+        files.append(File.generated(config, page_of(title), content=reference(title, layers)))
+    for picture in sorted((ROOT / "results").rglob("*.png")):
+        uri = picture.relative_to(ROOT).as_posix()
+        files.append(File.generated(config, uri, abs_src_path=str(picture)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead from sources to the API, and name what else lies outside of ``docs`` by its path from the root."""
+    """Redirect links that leave ``docs``."""
     folder = posixpath.dirname(page.file.src_uri)
 
-    def told(link: re.Match[str]) -> str:
+    def redirected(link: re.Match[str]) -> str:
         picture, text, target, _ = link.groups()
         path = posixpath.normpath(posixpath.join("docs", folder, target))
         if ":" in target or path.startswith("docs/"):
             return link[0]
-        if (page_of := api_of(path)) is not None:
-            return f"[{text}]({posixpath.relpath(page_of, folder or '.')})"
+        if picture and files.get_file_from_path(path):
+            return f"![{text}]({posixpath.relpath(path, folder or '.')})"
+        if (described := _described(path)) is not None:
+            return f"[{text}]({posixpath.relpath(described, folder or '.')})"
         label = "" if picture or text.strip("`") in (path, posixpath.basename(path)) else f"{text} "
-        return f"{label}`{path}`" if not label else f"{label}(`{path}`)"
+        return f"{label}(`{path}`)" if label else f"`{path}`"
 
-    return LINK.sub(told, markdown)
-
-
-def api_of(path: str) -> str | None:
-    """The API's page of a source file or folder of the package; none for other paths."""
-    if path == "src/gossamer":
-        return "api/index.md"
-    inside = re.fullmatch(r"src/gossamer/(\w+)(\.py|/.*)?", path)
-    return f"api/{inside[1]}.md" if inside and inside[1] in layers() else None
+    return LINK.sub(redirected, markdown)
 
 
-def layers() -> list[str]:
-    """Names of the layers, from the list that a test holds their imports to."""
-    tree = ast.parse((ROOT / "tests" / "test_imports.py").read_text())
-    return next(
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYERS"
+def _described(path: str) -> str | None:
+    """The page of the reference that describes a source file or folder; none for other paths."""
+    inside = re.fullmatch(r"src/gossamer(?:/(\w+)(?:\.py|/.*)?)?", path)
+    if inside is None:
+        return None
+    pages = {layer: page_of(title) for title, layers in subjects().items() for layer in layers}
+    return pages.get(inside[1], "reference/index.md")
+
+
+def subjects() -> dict[str, list[str]]:
+    """Top-level modules and packages of gossamer by the title of their page."""
+    found = sorted(
+        path.stem
+        for path in PACKAGE.iterdir()
+        if not path.name.startswith("_") and (path.suffix == ".py" or (path / "__init__.py").exists())
     )
+    named = {title: [name for name in text.split() if name in found] for title, text in SUBJECTS.items()}
+    known = {name for names in named.values() for name in names}
+    return named | {REST: [name for name in found if name not in known]}
+
+
+def page_of(title: str) -> str:
+    """The path of a subject's page."""
+    return f"reference/{title.lower().replace(' ', '-')}.md"
 
 
 def contents() -> str:
-    """A line for each layer: the first sentence of what it says of itself."""
-    lines = [f"- [{layer}]({layer}.md): {_summary(layer)}" for layer in layers()]
-    return "\n".join(
-        [
-            "# API",
-            "",
-            "Layers of the package `gossamer`; each imports only from those above it.",
-            "",
-            *lines,
-            "",
-        ]
-    )
+    """The first page: names that ``import gossamer`` offers, then all subjects."""
+    names = [f"| {link} | {summary} |" for link, summary in exports("gossamer")]
+    pages = [
+        f"- [{title}]({posixpath.basename(page_of(title))}): " + ", ".join(f"`{name}`" for name in layers)
+        for title, layers in subjects().items()
+    ]
+    opening = [
+        "# Reference",
+        "",
+        "`import gossamer` offers these names; everything else is imported from its module.",
+    ]
+    return "\n".join([*opening, "", "| name | |", "|---|---|", *names, "", "## All modules", "", *pages, ""])
 
 
-def api_page(layer: str) -> str:
-    """The modules of a layer, with what each of them defines and does not hide."""
-    parts = [f"# {layer}"]
-    for module in modules(layer):
-        source = ast.parse(_path(module).read_text())
-        names = public_names(source)
-        if _path(module).name == "__init__.py" and not names:
-            parts += [_introduction(module, source)]
-            continue
-        members = "".join(f"        - {name}\n" for name in names)
-        parts += [f"::: {module}\n    options:\n      members:\n{members}" if names else f"::: {module}"]
+def reference(title: str, layers: list[str]) -> str:
+    """A page with every public name of some modules and packages."""
+    parts = [f"# {title}"]
+    for layer in layers:
+        for module in modules(layer):
+            source, rows = parsed(module), []
+            names = defined(source)
+            if _is_package(module):
+                rows = [f"| {link} | {summary} |" for link, summary in exports(module)]
+                if not names:
+                    parts += [f"## {module}", ast.get_docstring(source) or ""]
+            if names:
+                members = "".join(f"        - {name}\n" for name in names)
+                parts.append(f"::: {module}\n    options:\n      members:\n{members}")
+            if rows:
+                parts.append("\n".join(["| name | |", "|---|---|", *rows]))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def exports(package: str) -> list[tuple[str, str]]:
+    """A link and the first sentence of each name in a package's ``__all__`` that another module defines."""
+    source = parsed(package)
+    listed = [
+        ast.literal_eval(node.value)
+        for node in source.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    found = []
+    for name in listed[0] if listed else ():
+        module = defining(package, name)
+        if module is not None:
+            found.append((f"[`{name}`][{module}.{name}]", _summary(module, name)))
+    return found
+
+
+def defining(module: str, name: str) -> str | None:
+    """The module that defines a name which another one imports; none if it is defined where it is listed."""
+    for node in ast.walk(parsed(module)):
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            return defining(node.module or "", name) or node.module
+    return None
 
 
 def modules(layer: str) -> list[str]:
     """Every module of a layer by its dotted name, packages before what is in them."""
-    folder = SOURCES / "gossamer" / layer
+    folder = PACKAGE / layer
     paths = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
-    return [
-        ".".join(path.relative_to(SOURCES).with_suffix("").parts).removesuffix(".__init__") for path in paths
-    ]
+    dotted = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in paths]
+    return [name.removesuffix(".__init__") for name in dotted]
 
 
-def public_names(source: ast.Module) -> list[str]:
-    """Functions, classes and constants that a module defines, in the order of the source; imports are none."""
+def defined(source: ast.Module) -> list[str]:
+    """Public functions, classes and constants that a module defines, in the order of the source."""
     names: list[str] = []
     for node in source.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -126,23 +192,20 @@ def public_names(source: ast.Module) -> list[str]:
     return [name for name in dict.fromkeys(names) if not name.startswith("_")]
 
 
-def _introduction(package: str, source: ast.Module) -> str:
-    """What a package says of itself, and the names that it offers from its modules."""
-    exports = [
-        ast.literal_eval(node.value)
-        for node in source.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-    ]
-    offered = ", ".join(f"`{name}`" for name in exports[0]) if exports else ""
-    text = ast.get_docstring(source) or ""
-    return f"{text}\n\n`{package}` offers {offered}." if offered else text
+def parsed(module: str) -> ast.Module:
+    """The syntax tree of a module."""
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
 
 
-def _summary(layer: str) -> str:
-    text = ast.get_docstring(ast.parse(_path(modules(layer)[0]).read_text())) or ""
-    return " ".join(text.split("\n\n")[0].split())
+def _is_package(module: str) -> bool:
+    return PACKAGE.parent.joinpath(*module.split(".")).is_dir()
 
 
-def _path(module: str) -> Path:
-    path = SOURCES.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+def _summary(module: str, name: str) -> str:
+    """The first paragraph of a docstring, in one line."""
+    for node in parsed(module).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            text = (ast.get_docstring(node) or "").split("\n\n")[0]
+            return " ".join(text.split()).replace("|", "\\|")
+    return ""
