@@ -61,11 +61,12 @@ def test_lines_say_what_is_compiled_while_the_main_thread_does_it(capsys):
     assert capsys.readouterr().out.startswith("label  testing, 0 s")
 
 
-def test_lines_are_silent_after_the_last_phase():
+@pytest.mark.parametrize("end", [lambda lines: lines.show(STATUS), lambda lines: lines.__exit__()])
+def test_lines_are_silent_about_a_phase_that_has_ended(end):
     lines = Lines("label")
-    with lines:
-        lines.begin("compiling the round")
-        watch = threading.enumerate()[-1]
+    lines.begin("compiling the round")
+    watch = threading.enumerate()[-1]
+    end(lines)
     watch.join(60)
     assert not watch.is_alive()
 
