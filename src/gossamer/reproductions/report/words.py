@@ -3,12 +3,11 @@
 from gossamer.reproductions.published import Value
 from gossamer.reproductions.report.contents import Contents, Count, Section
 
-TITLE = "What the papers claim, and what we see"
+TITLE = "What the papers claim, and what our runs show"
 INTRODUCTION = (
-    "Every figure, table and theorem of both papers, with a verdict on each claim by our runs; the rules are in "
-    "docs/decisions/reproductions.md. Does not hold means that our runs show the opposite; not decided, that their "
-    "seeds show neither. Claims marked (ours) are in neither paper. What has no result yet is not run, and counts "
-    "with as many claims as the paper states."
+    "Every figure, table and theorem of both papers, with a verdict on each claim. Does not hold means that our runs "
+    "show the opposite; not decided, that they show neither. Claims marked (ours) are in neither paper. The claims of "
+    "an entry without results count as not run. docs/decisions/reproductions.md has the rules."
 )
 LEARNING = "Further evidence: learning results that reproduce nothing"
 COMMAND = "gossamer report results"
