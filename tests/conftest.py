@@ -6,6 +6,7 @@ Strict dtype promotion is off: optax's Adam adds a float to its integer count, w
 import hashlib
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import jaxlib
@@ -63,6 +64,18 @@ jax.config.update(
 )
 jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module")
+def optimised() -> Iterator[None]:
+    """Compile as users do, in this process and in those that it starts: where results must be equal to the bit."""
+    jax.clear_caches()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+        jax.config.update("jax_disable_most_optimizations", False)
+        yield
+    jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] != "0")
+    jax.clear_caches()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

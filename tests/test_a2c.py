@@ -438,16 +438,13 @@ def test_other_optimisers_by_name(name):
             )
             for name in ("sdg", "chain", "__name__", "losses", "apply_updates", "scale", "lbfgs")
         ),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a finite number above 0"),
-        ({"max_gradient_norm": -1.0}, "max_gradient_norm is -1.0; it must be a finite number, 0 or above"),
-        ({"trace_decay": 1.5}, "trace_decay is 1.5; it must lie between 0 and 1"),
-        ({"reward_clip": -1.0}, "reward_clip is -1.0; it must be a finite number, 0 or above"),
-        (
-            {"network": "nature"},
-            "network is 'nature', but the observations are no frames; it must be separate or",
-        ),
-        ({"precision": "bfloat16"}, "precision is 'bfloat16'; networks other than nature compute in float32"),
-        ({"hidden": (0,)}, r"hidden is \(0,\); it must hold at least one width, each at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"max_gradient_norm": -1.0}, "max_gradient_norm is -1.0"),
+        ({"trace_decay": 1.5}, "trace_decay is 1.5"),
+        ({"reward_clip": -1.0}, "reward_clip is -1.0"),
+        ({"network": "nature"}, "network is 'nature'"),
+        ({"precision": "bfloat16"}, "precision is 'bfloat16'"),
+        ({"hidden": (0,)}, r"hidden is \(0,\)"),
     ],
 )
 def test_refuses(change, sentence):
@@ -458,21 +455,12 @@ def test_refuses(change, sentence):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"network": "shared"}, "network is 'shared', but the observations are frames; it must be nature"),
-        ({"activation": "tanh"}, "activation is 'tanh'; that of the nature network must be relu"),
-        ({"convolution_widths": (2, 0, 4)}, r"convolution_widths is \(2, 0, 4\); each must be at least 1"),
-        (
-            {"normalise": "observations"},
-            "normalise is 'observations'; it must be nothing where observations are",
-        ),
-        (
-            {"spaces": Spaces(7, Discrete(4), FRAMES)},
-            r"observation_size is 7, but Frames\(stack=1, height=36, width=36\) has 1296 bytes",
-        ),
-        (
-            {"spaces": Spaces(700, Discrete(4), Frames(1, 20, 35))},
-            "frames are 20×35 pixels; the nature network needs at least 36×36",
-        ),
+        ({"network": "shared"}, "network is 'shared'"),
+        ({"activation": "tanh"}, "activation is 'tanh'"),
+        ({"convolution_widths": (2, 0, 4)}, r"convolution_widths is \(2, 0, 4\)"),
+        ({"normalise": "observations"}, "normalise is 'observations'"),
+        ({"spaces": Spaces(7, Discrete(4), FRAMES)}, "observation_size is 7"),
+        ({"spaces": Spaces(700, Discrete(4), Frames(1, 20, 35))}, "frames are 20×35 pixels"),
     ],
 )
 def test_refuses_with_frames(change, sentence):

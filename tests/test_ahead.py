@@ -270,10 +270,10 @@ def test_environments_on_the_device_stand_side_by_side():
 @pytest.mark.parametrize(
     ("actors", "capacity", "batch", "sentence"),
     [
-        (0, 1, 1, "actors is 0; it must be at least 1"),
-        (1, -1, 1, "capacity is -1; it must be at least 0"),
-        (1, 1, 0, "batch is 0; it must be at least 1"),
-        (2, 3, 6, r"batch is 6; it must be at most capacity \+ actors, 5, or it would never fill"),
+        (0, 1, 1, "actors is 0"),
+        (1, -1, 1, "capacity is -1"),
+        (1, 1, 0, "batch is 0"),
+        (2, 3, 6, "batch is 6"),
     ],
 )
 def test_refuses(actors, capacity, batch, sentence):

@@ -399,23 +399,20 @@ def test_memory_does_not_grow_with_the_run():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda c: c.adapted(2, 1, 1.0), "agent is 2; it must lie between 0 and 1"),
-        (lambda c: c.adapted(0, 1, 1.0), "agent 0 sent version 1 after 5; it must be larger"),
-        (lambda c: c.adapted(1, 1, math.nan), "change is nan; it must be a finite number, 0 or above"),
-        (
-            lambda c: c.combined(1, 0.5, [(0, 5, 0.4)]),
-            r"weights \[0.5, 0.4\]; they must be at least 0 and sum",
-        ),
+        (lambda c: c.adapted(2, 1, 1.0), "agent is 2"),
+        (lambda c: c.adapted(0, 1, 1.0), "agent 0 sent version 1 after 5"),
+        (lambda c: c.adapted(1, 1, math.nan), "change is nan"),
+        (lambda c: c.combined(1, 0.5, [(0, 5, 0.4)]), r"weights \[0.5, 0.4\]"),
         (lambda c: c.combined(1, 1.5, [(0, 5, -0.5)]), "they must be at least 0 and sum to 1"),
         (lambda c: c.combined(1, math.nan, [(0, 5, 0.5)]), "they must be at least 0 and sum to 1"),
         (lambda c: c.combined(1, 0.5, [(0, 1, 0.5)]), "among the 4 newest of its sender or the last"),
         (lambda c: c.combined(1, 0.5, [(0, 6, 0.5)]), "message 6 of agent 0 is not held"),
         (lambda c: c.received(1, 0, 1), "message 1 of agent 0 is not held"),
         (lambda c: c.received(7, 0, 5), "agent is 7"),
-        (lambda _: Certificate(0), "agents is 0; it must be at least 1"),
+        (lambda _: Certificate(0), "agents is 0"),
         (lambda _: Certificate(2, -1.0), "initial_distance is -1.0"),
         (lambda _: Certificate(2, kept=0), "kept is 0"),
-        (lambda _: Certificate(2, terms=1), "terms is 1; it must be at least 12"),
+        (lambda _: Certificate(2, terms=1), "terms is 1"),
     ],
 )
 def test_bad_events_change_nothing(call, message):

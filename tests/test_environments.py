@@ -464,16 +464,13 @@ class Paid(Counting):
     ("environment", "sentence"),
     [
         (Counting(max_steps=0), "max_steps of Counting is 0"),
-        (
-            Counting(observation_size=2),
-            r"observe returns float32\[1\]; it must return 2 numbers",
-        ),
+        (Counting(observation_size=2), r"observe returns float32\[1\]"),
         (Thawed(), "Thawed cannot be hashed .*frozen=True"),
         (Branching(), "Branching.step cannot be traced by JAX .*pure function of arrays"),
-        (Rounding(), r"returns the state int32\[\], and reset float32\[\]; both must have the same arrays"),
-        (Wordy(), "Wordy.step returns a tuple; it must return a Step"),
-        (Ending(), r"returns the terminated float32\[\]; it must be one bool"),
-        (Paid(), r"returns the reward float32\[1\]; it must be one number"),
+        (Rounding(), r"returns the state int32\[\], and reset float32\[\]"),
+        (Wordy(), "Wordy.step returns a tuple"),
+        (Ending(), r"returns the terminated float32\[\]"),
+        (Paid(), r"returns the reward float32\[1\]"),
     ],
 )
 def test_environments_whose_methods_do_not_fit_are_refused(environment, sentence):

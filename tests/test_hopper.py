@@ -348,11 +348,7 @@ def test_keeps_the_contract(family):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ({"task_seed": -1}, "task_seed is -1; it must be at least 0"),
-        ({"max_steps": 0}, "max_steps is 0; it must be at least 1"),
-    ],
+    ("arguments", "sentence"), [({"task_seed": -1}, "task_seed is -1"), ({"max_steps": 0}, "max_steps is 0")]
 )
 @BOTH
 def test_bad_input_is_refused_in_one_sentence(family, arguments, sentence):

@@ -248,14 +248,14 @@ def test_from_the_experience_of_a_uniform_policy_it_learns_the_value_of_its_own(
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"learning_rate": 0.0}, "learning_rate is 0.0; it must be a finite number above 0"),
-        ({"rho_bar": 0.0}, "rho_bar is 0.0; it must be a finite number above 0"),
-        ({"c_bar": 1.5}, "c_bar is 1.5; it must be at most rho_bar, 1.0"),
-        ({"reward_clip": -1.0}, "reward_clip is -1.0; it must be a finite number, 0 or above"),
-        ({"momentum": 1.5}, "momentum is 1.5; it must lie between 0 and 1"),
-        ({"decay_updates": -1}, "decay_updates is -1; it must be at least 0"),
-        ({"hidden": (0,)}, r"hidden is \(0,\); it must hold at least one width, each at least 1"),
-        ({"network": "nature"}, "network is 'nature', but the observations are no frames"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"rho_bar": 0.0}, "rho_bar is 0.0"),
+        ({"c_bar": 1.5}, "c_bar is 1.5"),
+        ({"reward_clip": -1.0}, "reward_clip is -1.0"),
+        ({"momentum": 1.5}, "momentum is 1.5"),
+        ({"decay_updates": -1}, "decay_updates is -1"),
+        ({"hidden": (0,)}, r"hidden is \(0,\)"),
+        ({"network": "nature"}, "network is 'nature'"),
     ],
 )
 def test_refuses(change, sentence):

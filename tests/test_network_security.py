@@ -162,15 +162,12 @@ def test_what_is_always_off():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"run": "x"}, "run is 'x'; it must be 32 hexadecimal digits"),
-        ({"agents": ("alice", "Bob")}, "agents is 'Bob'; it must have 1 to 63 lower-case letters"),
-        (
-            {"agents": ("alice", "observer-2")},
-            "agents has 'observer-2'; names that begin with 'observer-' are of",
-        ),
-        ({"observers": ("olga",)}, "observers has 'olga'; their names begin with 'observer-'"),
+        ({"run": "x"}, "run is 'x'"),
+        ({"agents": ("alice", "Bob")}, "agents is 'Bob'"),
+        ({"agents": ("alice", "observer-2")}, "agents has 'observer-2'"),
+        ({"observers": ("olga",)}, "observers has 'olga'"),
         ({"agents": ("alice", "bob", "bob")}, "bob is named twice"),
-        ({"agents": ("bob",)}, "name is 'alice'; it must be one of bob"),
+        ({"agents": ("bob",)}, "name is 'alice'"),
     ],
 )
 def test_who_takes_part_is_checked(changed, message):

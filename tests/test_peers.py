@@ -160,9 +160,9 @@ def test_deadlines_follow_the_gaps():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"deviations": -1.0}, "deviations is -1.0; it must be a finite number, 0 or above"),
-        ({"least": -0.5}, "least is -0.5; it must be a finite number, 0 or above"),
-        ({"first": 0.0}, "first is 0.0; it must be a finite number above 0"),
+        ({"deviations": -1.0}, "deviations is -1.0"),
+        ({"least": -0.5}, "least is -0.5"),
+        ({"first": 0.0}, "first is 0.0"),
     ],
 )
 def test_bad_patience_is_refused(values, sentence):

@@ -57,9 +57,9 @@ def test_discrete_actions_are_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"agent": 5}, "agent is 5; .* has the agents 0 to 4"),
-        ({"agent": -1}, "agent is -1; .* has the agents 0 to 4"),
-        ({"seed": 2}, "seed is 2; .* has the seeds 3 to 4"),
+        ({"agent": 5}, "agent is 5"),
+        ({"agent": -1}, "agent is -1"),
+        ({"seed": 2}, "seed is 2"),
         ({"best": True}, "best"),
     ],
 )

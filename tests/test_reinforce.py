@@ -137,14 +137,7 @@ def test_it_needs_bounded_or_discrete_actions():
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"hidden": ()},
-        {"learning_rate": 0.0},
-        {"discount": 1.1},
-        {"reward_scale": -1.0},
-    ],
-    ids=str,
+    "changes", [{"hidden": ()}, {"learning_rate": 0.0}, {"discount": 1.1}, {"reward_scale": -1.0}], ids=str
 )
 def test_bad_choices_are_refused(changes):
     (name,) = changes

@@ -851,91 +851,46 @@ def test_who_returns_takes_over_nothing_older_than_the_bound():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"rule": "most_recent", "staleness": -1}, r"^staleness is -1; it must be at least 0$"),
-        (
-            {"staleness": 2},
-            r"^staleness is 2, but rule whatever_arrived has no age limit; give the rule most_recent, or",
-        ),
-        ({"deadline": -1.0}, r"^deadline is -1.0; it must be a finite number, 0 or above$"),
-        ({"deadline": math.inf}, r"^deadline is inf; it must be a finite number, 0 or above$"),
-        ({"link_failure": 1.5}, r"^link_failure is 1.5; it must lie between 0 and 1$"),
-        (
-            {"wake_probability": 0.0},
-            r"^wake_probability is 0.0; it must be a probability above 0, at most 1$",
-        ),
-        ({"wake_probability": math.nan}, r"^wake_probability is nan; it must be a probability"),
-        (
-            {"compute_time": "constant:value=0"},
-            r"^compute_time is 'constant:value=0', which can be 0; give one",
-        ),
-        ({"compute_time": "integers:most=3"}, r"^compute_time is 'integers:most=3', which can be 0;"),
-        (
-            {"compute_time": "uniform:low=0,high=1"},
-            r"^compute_time is 'uniform:low=0,high=1', which can be 0;",
-        ),
+        ({"rule": "most_recent", "staleness": -1}, "staleness is -1"),
+        ({"staleness": 2}, "staleness is 2"),
+        ({"deadline": -1.0}, "deadline is -1.0"),
+        ({"deadline": math.inf}, "deadline is inf"),
+        ({"link_failure": 1.5}, "link_failure is 1.5"),
+        ({"wake_probability": 0.0}, "wake_probability is 0.0"),
+        ({"wake_probability": math.nan}, "wake_probability is nan"),
+        ({"compute_time": "constant:value=0"}, "compute_time is 'constant:value=0'"),
+        ({"compute_time": "integers:most=3"}, "compute_time is 'integers:most=3'"),
+        ({"compute_time": "uniform:low=0,high=1"}, "compute_time is 'uniform:low=0,high=1'"),
         (
             {"compute_time": "konstant"},
-            r"^compute_time: 'konstant' is not a duration; did you mean constant\?",
+            r"compute_time: 'konstant' is not a duration; did you mean constant\?",
         ),
-        ({"latency": "uniform:low=2,high=1"}, r"^latency: uniform: high is 1; it must be above low, here 2$"),
-        (
-            {"latency": "uniform:low=-1,high=1"},
-            r"^latency: uniform: low is -1.0; it must be a finite number, 0",
-        ),
-        (
-            {"latency": "uniform:low=1,high=inf"},
-            r"^latency: uniform: high is inf; it must be a finite number",
-        ),
-        ({"latency": "constant:value=nan"}, r"^latency: constant: value is nan; it must be a finite number"),
-        ({"latency": "integers:most=-1"}, r"^latency: integers: most is -1; it must be at least 0$"),
-        (
-            {"latency": "integers:most=1.5"},
-            r"^latency: 'most=1.5' does not fit integers; integers takes most \(int",
-        ),
-        (
-            {"latency": "exponential:mean=0"},
-            r"^latency: exponential: mean is 0.0; it must be a finite number ab",
-        ),
-        (
-            {"latency": "lognormal:median=0,sigma=1"},
-            r"^latency: lognormal: median is 0.0; it must be a finite",
-        ),
-        (
-            {"latency": "lognormal:median=1,sigma=-1"},
-            r"^latency: lognormal: sigma is -1.0; it must be a finite",
-        ),
-        (
-            {"latency": "exponential"},
-            r"^latency: 'exponential' lacks mean; exponential takes mean \(float\)$",
-        ),
-        ({"slow_agents": ((-1, 2.0),)}, r"^slow_agents: agent is -1; it must be at least 0$"),
-        (
-            {"slow_agents": ((1, 0.0),)},
-            r"^slow_agents: the factor of agent 1 is 0.0; it must be finite and above",
-        ),
-        (
-            {"slow_agents": ((1, 2.0), (1, 3.0))},
-            r"^slow_agents names agent 1 twice; give each agent one factor$",
-        ),
-        ({"absences": ((-1, 2.0, None),)}, r"^absences: agent is -1; it must be at least 0$"),
-        (
-            {"absences": ((1, -2.0, None),)},
-            r"^absences: the leaving time of agent 1 is -2.0; it must be a finite",
-        ),
-        (
-            {"absences": ((1, 2.0, 2.0),)},
-            r"^absences: agent 1 leaves at 2 and returns at 2; it must return later",
-        ),
-        ({"absences": ((1, 2.0, math.inf),)}, r"^absences: agent 1 leaves at 2 and returns at inf; it must"),
+        ({"latency": "uniform:low=2,high=1"}, "latency: uniform: high is 1"),
+        ({"latency": "uniform:low=-1,high=1"}, "latency: uniform: low is -1.0"),
+        ({"latency": "uniform:low=1,high=inf"}, "latency: uniform: high is inf"),
+        ({"latency": "constant:value=nan"}, "latency: constant: value is nan"),
+        ({"latency": "integers:most=-1"}, "latency: integers: most is -1"),
+        ({"latency": "integers:most=1.5"}, "latency: 'most=1.5' does not fit integers"),
+        ({"latency": "exponential:mean=0"}, "latency: exponential: mean is 0.0"),
+        ({"latency": "lognormal:median=0,sigma=1"}, "latency: lognormal: median is 0.0"),
+        ({"latency": "lognormal:median=1,sigma=-1"}, "latency: lognormal: sigma is -1.0"),
+        ({"latency": "exponential"}, "latency: 'exponential' lacks mean"),
+        ({"slow_agents": ((-1, 2.0),)}, "slow_agents: agent is -1"),
+        ({"slow_agents": ((1, 0.0),)}, "slow_agents: the factor of agent 1 is 0.0"),
+        ({"slow_agents": ((1, 2.0), (1, 3.0))}, "slow_agents names agent 1 twice"),
+        ({"absences": ((-1, 2.0, None),)}, "absences: agent is -1"),
+        ({"absences": ((1, -2.0, None),)}, "absences: the leaving time of agent 1 is -2.0"),
+        ({"absences": ((1, 2.0, 2.0),)}, "absences: agent 1 leaves at 2 and returns at 2"),
+        ({"absences": ((1, 2.0, math.inf),)}, "absences: agent 1 leaves at 2 and returns at inf"),
         (
             {"absences": ((1, 3.0, 5.0), (1, 1.0, 3.0))},
-            r"^absences: agent 1 leaves at 3 while it is still away since 1; absences of an agent must lie apart$",
+            "absences: agent 1 leaves at 3 while it is still away since 1",
         ),
         (
             {"absences": ((1, 3.0, 5.0), (1, 1.0, None))},
-            r"^absences: agent 1 leaves at 3 while it is still away",
+            "absences: agent 1 leaves at 3 while it is still away",
         ),
-        ({"in_flight": -1}, r"^in_flight is -1; it must be at least 0$"),
+        ({"in_flight": -1}, "in_flight is -1"),
     ],
 )
 def test_bad_schedules_are_refused(changes: dict, sentence: str):
@@ -946,12 +901,8 @@ def test_bad_schedules_are_refused(changes: dict, sentence: str):
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        (
-            "rule",
-            "most_recnt",
-            r"^rule is 'most_recnt'; it must be one of .* \(did you mean most_recent\?\)$",
-        ),
-        ("failures", "both", r"^failures is 'both'; it must be one of symmetric, one_sided"),
+        ("rule", "most_recnt", r"rule is 'most_recnt'; it must be one of .* \(did you mean most_recent\?\)"),
+        ("failures", "both", "failures is 'both'"),
     ],
 )
 def test_unknown_choices_are_refused(name: str, value: str, sentence: str):
@@ -964,14 +915,10 @@ def test_unknown_choices_are_refused(name: str, value: str, sentence: str):
 @pytest.mark.parametrize(
     ("changes", "seed", "sentence"),
     [
-        ({}, -1, r"^seed is -1; it must be at least 0$"),
-        ({"slow_agents": ((3, 2.0),)}, 0, r"^slow_agents names agent 3; it must be among 0 to 2$"),
-        ({"absences": ((5, 2.0, None),)}, 0, r"^absences names agent 5; it must be among 0 to 2$"),
-        (
-            {"absences": tuple((i, 2.0, None) for i in range(3))},
-            0,
-            r"^absences: all 3 agents leave for ever; at least one must stay or return$",
-        ),
+        ({}, -1, "seed is -1"),
+        ({"slow_agents": ((3, 2.0),)}, 0, "slow_agents names agent 3"),
+        ({"absences": ((5, 2.0, None),)}, 0, "absences names agent 5"),
+        ({"absences": tuple((i, 2.0, None) for i in range(3))}, 0, "absences: all 3 agents leave for ever"),
     ],
 )
 def test_schedules_that_do_not_fit_the_population_are_refused(changes: dict, seed: int, sentence: str):

@@ -205,18 +205,12 @@ def test_adam_is_the_papers():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"actor_learning_rate": -1.0}, "actor_learning_rate is -1.0; it must be a finite number above 0"),
-        (
-            {"critic_learning_rate": float("nan")},
-            "critic_learning_rate is nan; it must be a finite number above 0",
-        ),
-        (
-            {"entropy_coefficient": float("inf")},
-            "entropy_coefficient is inf; it must be a finite number, 0 or above",
-        ),
-        ({"discount": 1.5}, "discount is 1.5; it must lie between 0 and 1"),
-        ({"hidden": ()}, r"hidden is \(\); it must hold at least one width"),
-        ({"variance_floor": -1.0}, "variance_floor is -1.0; it must be a finite number, 0 or above"),
+        ({"actor_learning_rate": -1.0}, "actor_learning_rate is -1.0"),
+        ({"critic_learning_rate": float("nan")}, "critic_learning_rate is nan"),
+        ({"entropy_coefficient": float("inf")}, "entropy_coefficient is inf"),
+        ({"discount": 1.5}, "discount is 1.5"),
+        ({"hidden": ()}, r"hidden is \(\)"),
+        ({"variance_floor": -1.0}, "variance_floor is -1.0"),
     ],
 )
 def test_refuses(change, sentence):

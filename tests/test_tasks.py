@@ -155,30 +155,27 @@ def test_an_uneven_deal_is_refused_and_the_numbers_that_fit_are_named(tasks, age
 @pytest.mark.parametrize(
     ("attempt", "sentence"),
     [
-        (lambda: TaskSet(()), r"a task set was given no task; it needs at least 1"),
-        (lambda: TaskSet((1.0,)), r"a task is 1\.0; every task of a set must be a NamedTuple"),
+        (lambda: TaskSet(()), "a task set was given no task"),
+        (lambda: TaskSet((1.0,)), r"a task is 1\.0"),
         (lambda: TaskSet((SINGLE, CartPoleTask(1.0, 1.0))), r"of the same type, here PendulumTask"),
-        (lambda: TaskSet((PendulumTask(1.0, float("nan")),)), r"length is nan; it must be a finite number"),
-        (lambda: TaskSet((PendulumTask(float("inf"), 1.0),)), r"mass is inf; it must be a finite number"),
+        (lambda: TaskSet((PendulumTask(1.0, float("nan")),)), "length is nan"),
+        (lambda: TaskSet((PendulumTask(float("inf"), 1.0),)), "mass is inf"),
         (
             lambda: TaskSet((PendulumTask(jnp.ones(()), 1.0),)),
             r"mass is Array\(1.*it must be a finite number",
         ),
-        (lambda: grid(0), r"the number of tasks is 0; it must be at least 1"),
-        (lambda: grid(4).deal(0), r"agents is 0; it must be at least 1"),
-        (lambda: grid(4).index(-2), r"agents is -2; it must be at least 1"),
-        (lambda: grid(4).deal(4, copies=0), r"copies is 0; it must be at least 1"),
-        (
-            lambda: TaskSet.grid(PendulumTask, 4, SINGLE, mass=(0.8, 1.2)),
-            r"ranges were given for \['mass'\]; a grid needs one for each .* has \['mass', 'length'\]",
-        ),
+        (lambda: grid(0), "the number of tasks is 0"),
+        (lambda: grid(4).deal(0), "agents is 0"),
+        (lambda: grid(4).index(-2), "agents is -2"),
+        (lambda: grid(4).deal(4, copies=0), "copies is 0"),
+        (lambda: TaskSet.grid(PendulumTask, 4, SINGLE, mass=(0.8, 1.2)), r"ranges were given for \['mass'\]"),
         (
             lambda: TaskSet.grid(PendulumTask, 4, SINGLE, mass=(1.2, 0.8), length=(1.0, 2.0)),
-            r"the range of mass is \(1\.2, 0\.8\); it must be two finite numbers, the lower first",
+            r"the range of mass is \(1\.2, 0\.8\)",
         ),
         (
             lambda: TaskSet.grid(PendulumTask, 4, SINGLE, mass=(0.8, float("nan")), length=(1.0, 2.0)),
-            r"the range of mass is \(0\.8, nan\); it must be two finite numbers",
+            r"the range of mass is \(0\.8, nan\)",
         ),
     ],
 )

@@ -133,7 +133,7 @@ def test_value_iteration_equals_the_linear_programme():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"discount": 1.0}, "discount is 1.0; it must be at least 0 and below 1"),
+        ({"discount": 1.0}, "discount is 1.0"),
         ({"kernels": np.full((1, 2, 1, 2), 0.6)}, "is no distribution"),
         ({"start": np.array([2.0, -1.0])}, "is no distribution"),
         ({"reward": np.ones((2, 2, 2))}, r"they must be \[task, state, action, state\]"),
@@ -426,10 +426,10 @@ def test_the_repaired_lemma_holds_on_every_topology(agents):
 @pytest.mark.parametrize(
     ("agents", "refused"),
     [
-        (0, "agents is 0; it must be at least 1"),
+        (0, "agents is 0"),
         (4, "random_regular and small_world are not defined for 4 agents"),
         (5, "hypercube is not defined for 5 agents"),
-        (6, "hypercube is not defined for 6 agents; numbers that work for all topologies are 8, 16, 32, …"),
+        (6, "hypercube is not defined for 6 agents"),
     ],
 )
 def test_numbers_that_some_topology_refuses(agents, refused):

@@ -131,10 +131,10 @@ def test_mp4_is_a_film(tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("it.avi", r"^the video's suffix is '\.avi'; it must be one of \.gif, \.mp4"),
-        ("it", "^the video's suffix is ''; it must be one of"),
-        ("nowhere/it.gif", "^the video is to be .*it.gif, whose folder does not exist; give one that does$"),
-        ("it.mp4", r"^the video's suffix is \.mp4, for which .* needed, .*imageio-ffmpeg, or choose \.gif$"),
+        ("it.avi", r"the video's suffix is '\.avi'"),
+        ("it", "the video's suffix is ''"),
+        ("nowhere/it.gif", "the video is to be .*it.gif, whose folder does not exist"),
+        ("it.mp4", r"the video's suffix is \.mp4"),
     ],
 )
 def test_a_path_that_does_not_fit_is_refused_before_anything_is_played(tmp_path, monkeypatch, name, sentence):
@@ -210,8 +210,8 @@ def test_a_run_of_several_seeds_is_filmed_and_its_file_lies_in_its_folder(gym, t
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("Needy-v0", "^Needy-v0 was not rendered: pygame is not installed$"),
-        ("Blind-v0", "^Blind-v0 shows no picture of itself: its rgb_array is of NoneType$"),
+        ("Needy-v0", "Needy-v0 was not rendered: pygame is not installed"),
+        ("Blind-v0", "Blind-v0 shows no picture of itself: its rgb_array is of NoneType"),
     ],
 )
 def test_what_gymnasium_does_not_render_is_refused(gym, pretend, tmp_path, name, sentence):

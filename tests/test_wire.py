@@ -298,14 +298,10 @@ def test_a_compressor_without_compression_keeps_nothing():
 @pytest.mark.parametrize(
     ("kind", "value", "says"),
     [
-        (
-            "float16",
-            7e4,
-            r"leaf \['w'\] holds 70000, .* 'float16' holds at most 65504; choose 'bfloat16', 'int8' or 'none'",
-        ),
+        ("float16", 7e4, r"leaf \['w'\] holds 70000, .* 'float16' holds at most 65504"),
         ("float16", -65505.0, r"leaf \['w'\] holds -65505, .* at most 65504"),
-        ("bfloat16", 3.4e38, r"holds 3\.\d+e\+38, .* 'bfloat16' holds at most 3\.38953e\+38; choose 'none'"),
-        ("int8", -3.4028e38, r"holds -3\.\d+e\+38, .* 'int8' holds at most 3\.4e\+38; choose 'none'"),
+        ("bfloat16", 3.4e38, r"holds 3\.\d+e\+38, .* 'bfloat16' holds at most 3\.38953e\+38"),
+        ("int8", -3.4028e38, r"holds -3\.\d+e\+38, .* 'int8' holds at most 3\.4e\+38"),
         *(
             (kind, np.nan, r"leaf \['w'\] holds nan; a message holds finite numbers only")
             for kind in COMPRESSIONS
@@ -361,12 +357,9 @@ def test_only_float32_is_compressed(kind, dtype):
 @pytest.mark.parametrize(
     ("leaves", "says"),
     [
-        ([PLAIN["b"]], "the message has 1 leaves; it must have 2"),
-        ([PLAIN["b"], PLAIN["w"][0]], r"leaf \['w'\] is float32\[3\]; it must be float32\[2, 3\]"),
-        (
-            [PLAIN["b"].astype(np.float64), PLAIN["w"]],
-            r"leaf \['b'\] is float64\[2\]; it must be float32\[2\]",
-        ),
+        ([PLAIN["b"]], "the message has 1 leaves"),
+        ([PLAIN["b"], PLAIN["w"][0]], r"leaf \['w'\] is float32\[3\]"),
+        ([PLAIN["b"].astype(np.float64), PLAIN["w"]], r"leaf \['b'\] is float64\[2\]"),
     ],
 )
 def test_leaves_of_another_schema_are_refused(leaves, says):
@@ -379,11 +372,11 @@ def test_leaves_of_another_schema_are_refused(leaves, says):
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"run": b"short"}, "run has 5 bytes; it must have 16"),
-        ({"sender": -1}, "sender is -1; it must lie between 0"),
-        ({"sender": 2**32}, "sender is 4294967296; it must lie between 0"),
+        ({"run": b"short"}, "run has 5 bytes"),
+        ({"sender": -1}, "sender is -1"),
+        ({"sender": 2**32}, "sender is 4294967296"),
         ({"incarnation": 2**64}, "incarnation is 18446744073709551616"),
-        ({"version": 0}, "version is 0; it must lie between 1"),
+        ({"version": 0}, "version is 0"),
         ({"version": 2**63}, "version is 9223372036854775808"),
         ({"sent_at": float("nan")}, "sent_at is nan"),
         ({"sent_at": -1.0}, "sent_at is -1.0"),
@@ -403,11 +396,7 @@ def test_parts_of_another_length_are_not_sent():
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"run": b""}, "run has 0 bytes; it must have 16"),
-        ({"limit": 119}, "limit is 119; it must be at least 120"),
-    ],
+    ("fields", "says"), [({"run": b""}, "run has 0 bytes"), ({"limit": 119}, "limit is 119")]
 )
 def test_what_is_expected_must_be_possible(fields, says):
     usual = {"run": RUN, "schema": Schema.of(PLAIN), "compression": "none", "limit": 120}
