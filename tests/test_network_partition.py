@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("zenoh", reason="the network needs the extra gossamer[network]")
 
-from benchmarks import partition
+from tests.stress import partition
 
 from gossamer.fleet.launch import local_addresses
 from gossamer.mixing import uniform, weigh
