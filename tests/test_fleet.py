@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("cryptography", reason="certificates need the extra gossamer[network]")
 pytest.importorskip("zenoh", reason="the network needs the extra gossamer[network]")
 
-from benchmarks import churn as churning
+from tests.stress import churn as churning
 
 from gossamer import checkpoints, cli
 from gossamer.algorithms import Impala
@@ -722,7 +722,7 @@ def test_without_the_extra_a_sentence_names_it(tmp_path, package):
 
 @pytest.mark.slow
 def test_agents_come_and_go_and_the_others_learn_on(tmp_path):
-    """A minute; benchmarks/churn has ten."""
+    """A minute; tests/stress/churn has ten."""
     found = churning.churn(60.0, pool=6, least=2, seed=0, folder=tmp_path)
     verdicts = churning.verdicts(found)
     assert all(verdicts.values()), (verdicts, churning.last_line(found, 60.0))

@@ -3,7 +3,7 @@ import threading
 
 import numpy as np
 import pytest
-from benchmarks.never_hangs import (
+from tests.stress.never_hangs import (
     AGENTS,
     ODD,
     ROUNDS,
@@ -12,12 +12,11 @@ from benchmarks.never_hangs import (
     WAITING,
     AlwaysOpen,
     Case,
-    Deadlock,
-    VirtualClock,
     Walk,
     cells,
     run,
 )
+from tests.virtual_clock import Deadlock, VirtualClock
 
 from gossamer.errors import InputError
 from gossamer.mixing import uniform, weigh

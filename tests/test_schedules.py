@@ -18,7 +18,6 @@ from gossamer.errors import InputError
 from gossamer.mixing import is_doubly_stochastic, metropolis_hastings, weigh
 from gossamer.mixing import uniform as uniform_weights
 from gossamer.schedules import (
-    DURATIONS,
     Links,
     Schedule,
     Simulation,
@@ -932,7 +931,3 @@ def test_links_refuse_what_is_no_weight_matrix(weights: tuple):
         InputError, match=r"^weights have the shapes .*; give one square matrix, \[agent, agent\]"
     ):
         Links.of(weights)
-
-
-def test_every_duration_has_a_test():
-    assert set(DURATIONS) == {"constant", "uniform", "integers", "exponential", "lognormal"}

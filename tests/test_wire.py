@@ -13,9 +13,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import xxhash
-from benchmarks import fuzz_wire
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.stress import fuzz_wire
 
 from gossamer.errors import InputError
 from gossamer.runtimes.network import compression, schema, wire

@@ -1,6 +1,6 @@
 """Do agents learn on while others come and go? Processes on this machine that are killed and begun at random.
 
-    python -m benchmarks.churn [--seconds 600] [--pool 12] [--seed 0] [--out benchmarks/results/churn.json]
+    python -m tests.stress.churn [--seconds 600] [--pool 12] [--seed 0] [--out benchmarks/results/churn.json]
 
 A pool of names is held to between a third of them and all living agents; every 3 to 8 seconds one is killed (SIGKILL,
 it says no farewell) or begun. They gossip over mutual TLS and wait for messages that are more than five updates old,

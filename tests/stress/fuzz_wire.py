@@ -1,6 +1,6 @@
 """Does anything but a message pass as a message? Random bytes and damaged messages, by the million.
 
-    python -m benchmarks.fuzz_wire [--inputs 1000000] [--seed 0] [--out benchmarks/results/fuzz_wire.json]
+    python -m tests.stress.fuzz_wire [--inputs 1000000] [--seed 0] [--out benchmarks/results/fuzz_wire.json]
 
 Each input is made from a valid message of one of five kinds, by one of eleven mutations, and every other one has its
 checksum repaired, as somebody who wants to be heard would do. Whatever is given to ``decode`` is either refused, for
@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 import xxhash
-
 from benchmarks.control import machine
+
 from gossamer.runtimes.network.compression import COMPRESSIONS, Compression, Compressor
 from gossamer.runtimes.network.schema import Schema
 from gossamer.runtimes.network.wire import (
@@ -347,7 +347,7 @@ def main() -> None:
     )
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "fuzz_wire.json")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/fuzz_wire.json"))
     arguments = parser.parse_args()
     warnings.simplefilter("error")
     fuzz(TRACED, arguments.seed + 1)  # so that what is loaded once does not count as growth
@@ -357,7 +357,7 @@ def main() -> None:
     growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident
     total = sum(counts.values(), Counter[str]())
     result = {
-        "command": f"python -m benchmarks.fuzz_wire --inputs {arguments.inputs} --seed {arguments.seed}",
+        "command": f"python -m tests.stress.fuzz_wire --inputs {arguments.inputs} --seed {arguments.seed}",
         "machine": machine(),
         "inputs": arguments.inputs,
         "seed": arguments.seed,

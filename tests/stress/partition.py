@@ -1,6 +1,6 @@
 """Does a ring of agents live through slow, lossy links, and through a time in which it is two? Processes on loopback.
 
-    python -m benchmarks.partition [--agents 8] [--seconds 120] [--apart 30] [--cut stall|close] [--most-ms 1000]
+    python -m tests.stress.partition [--agents 8] [--seconds 120] [--apart 30] [--cut stall|close] [--most-ms 1000]
         [--lost 0.3] [--seed 0] [--out benchmarks/results/partition.json]
 
 Every link runs through a TCP proxy of the tests, which delays each chunk of bytes by U(0, 1000) ms in order; 30 % of
@@ -34,11 +34,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
+from benchmarks.control import machine
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tests.proxy import Cut, Pair, Proxy
 
-from benchmarks.control import machine
 from gossamer.analysis.pictures import colours, save_picture
 from gossamer.experiment import Experiment
 from gossamer.fleet.launch import OBSERVER, Launch, Supervisor, agent_folder, local_addresses
@@ -406,7 +406,7 @@ def main() -> None:
         found = measure(setting, Path(folder))
     holds = verdicts(found, setting)
     result = {
-        "command": " ".join(["python -m benchmarks.partition", *sys.argv[1:]]),
+        "command": " ".join(["python -m tests.stress.partition", *sys.argv[1:]]),
         "machine": machine() | {"load_average": os.getloadavg()[0]},
         "provenance": provenance(),
         "setting": asdict(setting),
