@@ -19,6 +19,7 @@ from gossamer.fleet.launch import launch
 from gossamer.records import read_config, read_metrics
 from gossamer.train import load_experiment, restore_population, resume, run_folders, train
 
+pytestmark = pytest.mark.usefixtures("optimised")
 DATA = Path(__file__).parent / "data" / "bf475a9"
 RUNS = sorted(path.parent.name for path in DATA.glob("*/metrics.json"))
 FOLDERS = sorted(path.parent.name for path in DATA.glob("*/run"))

@@ -19,7 +19,7 @@ def launch_command(arguments: list[str]) -> None:
         print(
             f"usage: {PROGRAM} launch RECIPE [OPTIONS]   ({PROGRAM} launch RECIPE --help)\n"
             f"       {PROGRAM} launch RECIPE --runtime ray [--address ADDRESS] [OPTIONS]\n"
-            f"       {PROGRAM} launch --resume RUN [--rounds INT] [--address ADDRESS] [--no-cache]\n\n"
+            f"       {PROGRAM} launch --resume RUN [--rounds INT] [--address ADDRESS]\n\n"
             f"recipes:\n{columns(RECIPES)}"
         )
         return
