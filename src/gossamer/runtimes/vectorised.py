@@ -52,8 +52,11 @@ class RoundRecord(NamedTuple):
     finite: Bool[Any, "seed agent"]
 
 
+# Compiled for longer than it runs.
 @partial(
-    jax.jit, static_argnames=("agents", "initial_parameters", "environment", "experience", "block", "of")
+    jit,
+    fast="compilation",
+    static_argnames=("agents", "initial_parameters", "environment", "experience", "block", "of"),
 )
 def initialise(
     algorithm: Algorithm,
