@@ -97,7 +97,6 @@ def run_python(block, folder, rounds=None):
     return done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_run_and_print_what_the_page_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -169,7 +168,6 @@ def site(tmp_path_factory):
     return {str(path.relative_to(folder)): Html(path) for path in folder.rglob("*.html")}
 
 
-@pytest.mark.slow
 def test_every_page_is_built_and_fetches_nothing_from_elsewhere(site):
     expected = {f"{page.relative_to(DOCS).with_suffix('')}.html" for page in DOCS.rglob("*.md")}
     assert {path.replace("README", "index") for path in expected} <= set(site)
@@ -177,7 +175,6 @@ def test_every_page_is_built_and_fetches_nothing_from_elsewhere(site):
         assert not [each for each in page.fetched if "//" in each], path
 
 
-@pytest.mark.slow
 def test_every_public_name_is_in_the_reference(site):
     anchors = {anchor for path in site if path.startswith("reference/") for anchor in site[path].anchors}
     for path in sorted((ROOT / "src" / "gossamer").rglob("*.py")):
@@ -189,7 +186,6 @@ def test_every_public_name_is_in_the_reference(site):
                 assert f"{module}.{node.name}" in anchors
 
 
-@pytest.mark.slow
 def test_no_docstring_renders_broken(site):
     """No prompt as a quotation, no reStructuredText, no fence that was left open."""
     for path, page in site.items():

@@ -8,9 +8,10 @@ import ctypes
 import functools
 import platform
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 # All that jaxlib gives to its library of kernels (YNNPACK) by default, but convolutions: Eigen's are faster.
 FAST_CONVOLUTIONS = {
@@ -19,12 +20,20 @@ FAST_CONVOLUTIONS = {
     )
 }
 
+# One kernel at a time through MLIR costs a third more compilation where kernels are many and simple.
+FAST_FUSIONS = {"xla_cpu_use_fusion_emitters": False}
+
+# Of LLVM's optimisations, those that are worth their time in a program that runs once.
+FAST_COMPILATION = {"xla_backend_optimization_level": 1}
+
+Fast: TypeAlias = Literal["convolutions", "fusions", "compilation"]
+
 
 class Jitted:
     """A function that is compiled when it is first called; ``jitted`` is what ``jax.jit`` makes of it."""
 
-    def __init__(self, function: Callable[..., Any], options: dict[str, Any]):
-        self._function, self._options = function, options
+    def __init__(self, function: Callable[..., Any], fast: Fast, options: dict[str, Any]):
+        self._function, self._fast, self._options = function, fast, options
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -34,16 +43,17 @@ class Jitted:
     @functools.cached_property
     def jitted(self) -> Any:
         """The function under ``jax.jit``, for ``lower`` and the like."""
-        return jax.jit(self._function, compiler_options=compiler_options(), **self._options)
+        return jax.jit(self._function, compiler_options=compiler_options(self._fast), **self._options)
 
 
-def jit(function: Callable[..., Any], **options: Any) -> Jitted:
+def jit(function: Callable[..., Any], fast: Fast = "convolutions", **options: Any) -> Jitted:
     """``jax.jit`` with the compiler options that suit the backend, which is asked at the first call.
 
     Like every program with compiler options it can be called from outside of others only, not while one is traced.
 
     Args:
         function: a pure function.
+        fast: what shall be: its convolutions, its fusions (where they are many and simple), or its compilation.
         **options: what else ``jax.jit`` takes.
 
     Example:
@@ -51,18 +61,38 @@ def jit(function: Callable[..., Any], **options: Any) -> Jitted:
         >>> int(doubled(3))
         6
     """
-    return Jitted(function, options)
+    return Jitted(function, fast, options)
 
 
 @functools.cache
-def compiler_options() -> dict[str, str] | None:
-    """The options for the default backend: fast convolutions on a CPU whose jaxlib knows them, else none.
+def compiler_options(fast: Fast = "convolutions") -> dict[str, Any] | None:
+    """The options for the default backend: those for fast programs on a CPU whose jaxlib knows them, else none.
 
     Example:
         >>> compiler_options() in (None, FAST_CONVOLUTIONS)
         True
     """
-    return FAST_CONVOLUTIONS if jax.default_backend() == "cpu" and _known(FAST_CONVOLUTIONS) else None
+    known = {"convolutions": FAST_CONVOLUTIONS, "fusions": FAST_FUSIONS, "compilation": FAST_COMPILATION}
+    options = known[fast]
+    return options if jax.default_backend() == "cpu" and _known(options) else None
+
+
+def computed_once(tree: Any, always: Any) -> Any:
+    """The same arrays, which XLA for a CPU cannot compute anew in each of their readers.
+
+    A branch that is never taken keeps them apart from their readers; an optimisation barrier is dropped too early.
+
+    Args:
+        tree: arrays under ``jit``.
+        always: a traced truth value that is true, which the compiler must not know.
+
+    Example:
+        >>> jax.jit(lambda x: computed_once(2 * x, x > 0))(3.0).item()
+        6.0
+    """
+    if jax.default_backend() != "cpu":
+        return tree
+    return jax.lax.cond(always, lambda same: same, lambda same: jax.tree.map(jnp.zeros_like, same), tree)
 
 
 def keep_memory_mapped() -> bool:
@@ -91,7 +121,7 @@ def keep_memory_mapped() -> bool:
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
-def _known(options: dict[str, str]) -> bool:
+def _known(options: dict[str, Any]) -> bool:
     """Whether this jaxlib compiles with these options: a trivial program tells."""
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()

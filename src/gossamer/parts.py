@@ -180,6 +180,7 @@ def initial_population(
     mailbox: AnyMailbox | None,
     tasks: Any,
     only: int | None = None,
+    shape_only: bool = False,
 ) -> Population:
     """The population before its first round; host environments are not part of it.
 
@@ -189,13 +190,15 @@ def initial_population(
         mailbox: how messages travel.
         tasks: of all agents, leaves ``[agent, env]``.
         only: the number of the one agent that is made; all by default.
+        shape_only: return shapes and dtypes, and make nothing.
     """
     if only is not None:
         tasks = jax.tree.map(lambda leaf: leaf[only : only + 1], tasks)
     device, experience = not on_host(experiment.environment), experiment.experience
     if isinstance(experience, Unrolls):
         experience = Steps(experience.steps)
-    return initialise(
+    make = initialise.jitted.eval_shape if shape_only else initialise
+    return make(
         algorithm,
         _seeds(experiment),
         tasks,
@@ -219,7 +222,7 @@ def population_shape(
     """What ``initial_population`` would make, as shapes and dtypes, without making it."""
     if tasks is None:
         tasks = experiment.environment.task_set(experiment.tasks).deal(experiment.agents, experiment.copies)
-    return jax.eval_shape(lambda: initial_population(algorithm, experiment, mailbox, tasks, only))
+    return initial_population(algorithm, experiment, mailbox, tasks, only, shape_only=True)
 
 
 def _seeds(experiment: Experiment) -> Int[Array, " seed"]:

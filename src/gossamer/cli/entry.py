@@ -6,6 +6,7 @@ diverged or could not be written any more status 1. A defect leaves its tracebac
 
 import contextlib
 import errno
+import gc
 import os
 import sys
 import warnings
@@ -23,6 +24,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def program() -> None:
     """The command line as a process of its own."""
+    # Imports and tracing make millions of objects that live on: looking among them for garbage takes a tenth of both.
+    gc.set_threshold(100_000, 50, 100)
     _say_our_warnings_plainly()
     try:
         main()

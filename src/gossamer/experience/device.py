@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from gossamer.compilation import computed_once
 from gossamer.environments.protocol import Environment
 from gossamer.errors import require_at_least
 from gossamer.types import Collected, Finished, Key, Trajectory
@@ -142,7 +143,8 @@ class Steps:
         )
         act_keys = jax.random.split(act_key, (self.steps, count))
         play = _endless_step(environment, act, tasks)
-        state, (transitions, finished) = jax.lax.scan(play, state, (starts, act_keys))
+        times = jnp.arange(1, self.steps + 1)
+        state, (transitions, finished) = jax.lax.scan(play, state, (times, starts, act_keys))
         trajectory = Trajectory(*transitions, task=jnp.arange(count))
         return Collected(state, trajectory, jax.tree.map(lambda rows: rows.sum(0), finished))
 
@@ -151,11 +153,12 @@ def _endless_step(environment: Environment, act: Act, tasks: Any) -> Callable[[A
     """The scan's body: one step of every environment, and a fresh start where that ended an episode."""
     observe = jax.vmap(environment.observe)
 
-    def play(before: Playing, now: tuple[Any, Array]) -> tuple[Playing, Any]:
-        starts, keys = now
+    def play(before: Playing, now: tuple[Array, Any, Array]) -> tuple[Playing, Any]:
+        time, starts, keys = now
         observation = observe(before.states, tasks)
         action, log_prob = jax.vmap(act)(keys, observation)
-        step = jax.vmap(environment.step)(before.states, action, tasks)
+        # Otherwise every array of the transition would hold the dynamics once more, in time and in compilation.
+        step = computed_once(jax.vmap(environment.step)(before.states, action, tasks), time > 0)
         elapsed, earned = before.elapsed + 1, before.earned + step.reward
         truncated = ~step.terminated & (elapsed >= environment.max_steps)
         ended = step.terminated | truncated

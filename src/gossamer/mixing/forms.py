@@ -150,7 +150,7 @@ class Neighbours:
         """As many slots as the largest neighbourhood needs."""
         slots = max(_largest_neighbourhood(phases), 1)
         index, weight = zip(*(_padded_rows(W, slots) for W in phases), strict=True)
-        return cls(jnp.asarray(np.stack(index), jnp.int32), _device(weight))
+        return cls(_device(index, jnp.int32), _device(weight))
 
     @property
     def period(self) -> int:
@@ -198,7 +198,7 @@ class EdgeList:
         chunks = max(-(-max(W.nnz for W in phases) // chunk), 1)
         parts = [[part.reshape(chunks, chunk) for part in _padded_edges(W, chunks * chunk)] for W in phases]
         receiver, sender, weight = (np.stack(part) for part in zip(*parts, strict=True))
-        return cls(jnp.asarray(receiver, jnp.int32), jnp.asarray(sender, jnp.int32), _device(weight), agents)
+        return cls(_device(receiver, jnp.int32), _device(sender, jnp.int32), _device(weight), agents)
 
     @property
     def period(self) -> int:
@@ -303,8 +303,9 @@ def _padded_edges(W: csr_array, length: int) -> tuple[np.ndarray, np.ndarray, np
     return receiver, sender, np.pad(entries.data, missing)
 
 
-def _device(weights: Any) -> Array:
-    return jnp.asarray(np.asarray(weights), jnp.result_type(float))
+def _device(values: Any, dtype: Any = None) -> Array:
+    # Converted by numpy: on the device that would be a program of its own.
+    return jnp.asarray(np.asarray(values).astype(dtype or jnp.result_type(float)))
 
 
 def _along(weights: Float[Array, " row"], leaf: Float[Array, "..."]) -> Float[Array, "row ..."]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic
+from gossamer.compilation import computed_once, jit
 from gossamer.mixing import Mixer, mix
 from gossamer.normalisation import without_statistics
 from gossamer.rounds import AgentRound, Experience, act_and_adapt, agent_key, learn_from
@@ -50,8 +51,11 @@ class RoundRecord(NamedTuple):
     finite: Bool[Any, "seed agent"]
 
 
+# Compiled for longer than it runs.
 @partial(
-    jax.jit, static_argnames=("agents", "initial_parameters", "environment", "experience", "block", "of")
+    jit,
+    fast="compilation",
+    static_argnames=("agents", "initial_parameters", "environment", "experience", "block", "of"),
 )
 def initialise(
     algorithm: Algorithm,
@@ -120,9 +124,6 @@ def _mean_of_initial_messages(algorithm: Averaging, count: int, seed: Array) -> 
     return jax.lax.fori_loop(1, count, add, first)
 
 
-@partial(
-    jax.jit, static_argnames=("environment", "experience", "capacity", "block"), donate_argnames="population"
-)
 def run_chunk(
     population: Population,
     algorithm: Algorithm,
@@ -162,6 +163,29 @@ def run_chunk(
         The state after the chunk, and records with a leading axis of ``capacity``, of which those are filled that the
         rounds fall into.
     """
+    at_once = block >= len(seeds) * jax.tree.leaves(tasks)[0].shape[0]
+    program = run_chunk_at_once if at_once else run_chunk_in_blocks
+    return program(
+        population, algorithm, mixer, tasks, seeds, rounds, every, deliveries,
+        environment=environment, experience=experience, capacity=capacity, block=block,
+    )  # fmt: skip
+
+
+def _chunk(
+    population: Population,
+    algorithm: Algorithm,
+    mixer: Mixer | AnyMailbox,
+    tasks: Any,
+    seeds: Array,
+    rounds: Array,
+    every: Array | int,
+    deliveries: Delivery | None,
+    *,
+    environment: Any,
+    experience: Experience,
+    capacity: int,
+    block: int,
+) -> tuple[Population, RoundRecord]:
     first = population.round // every
 
     def one_round(before: Population, now: Delivery | None) -> tuple[Population, RoundRecord]:
@@ -178,6 +202,15 @@ def run_chunk(
 
     _, record = jax.eval_shape(one_round, population, jax.tree.map(lambda leaf: leaf[0], deliveries))
     return jax.lax.fori_loop(0, rounds, write, (population, no_records(record, capacity)))
+
+
+_OPTIONS: dict[str, Any] = {
+    "static_argnames": ("environment", "experience", "capacity", "block"),
+    "donate_argnames": "population",
+}
+run_chunk_at_once = jax.jit(_chunk, **_OPTIONS)
+# Large networks: the program is mostly the same few kernels for every array of parameters.
+run_chunk_in_blocks = jit(_chunk, fast="fusions", **_OPTIONS)
 
 
 # A function of its own under ``jit``, with nothing captured, so that JAX traces it once for both uses above.
@@ -261,7 +294,9 @@ def communicate(
             environments=_where(now.adapts, adapted.environments, before.environments),
         )
         report = jax.tree.map(lambda leaf: jnp.where(_like(now.adapts, leaf), leaf, 0), report)
-    adapted = adapted._replace(learner=_computed_once(adapted.learner, before.round))
+    # Or XLA would fuse the optimiser's step into one's own share, every neighbour's and the consensus distance: rounds
+    # of 25 agents with 2×64 units and 5 steps take about half the time so.
+    adapted = adapted._replace(learner=computed_once(adapted.learner, before.round >= 0))
     messages = jax.vmap(jax.vmap(algorithm.message))(adapted.learner)
     mail, combined, shared = _combine(algorithm, mixer, before, adapted.learner, messages, now)
     # Of a mean of finite messages nothing is lost; what a cycle computes from them may be anything.
@@ -354,19 +389,6 @@ def _for_all(
     every_task = jax.tree.map(lambda leaf: jnp.tile(leaf, (len(seeds), 1)), tasks)
     result = in_blocks(function, block)(every_seed, every_agent, every_state, every_task)
     return jax.tree.map(lambda leaf: leaf.reshape(len(seeds), agents, *leaf.shape[1:]), result)
-
-
-def _computed_once(learner: Learner, done: Int[Array, ""]) -> Learner:
-    """The same learner, which XLA cannot compute anew wherever it is read.
-
-    On a CPU it would fuse the optimiser's step into each of its readers: one's own share, every neighbour's, the
-    consensus distance. A branch that is never taken keeps them apart; an optimisation barrier is dropped too early.
-    Rounds of 25 agents with 2×64 units and 5 steps take about half the time.
-    """
-    if jax.default_backend() != "cpu":
-        return learner
-    zeros = partial(jax.tree.map, jnp.zeros_like)
-    return jax.lax.cond(done >= 0, lambda same: same, zeros, learner)
 
 
 def _where(chosen: Bool[Array, "seed agent"], new: Any, old: Any) -> Any:
