@@ -76,7 +76,6 @@ def build(experiment: Experiment) -> Parts:
     _require_rule(algorithm, experiment)
     _require_runtime(experiment, tasks)
     mailbox = _mailbox(experiment.schedule, links) if experiment.runtime == "vectorised" else None
-    columns = jax.tree.leaves(tasks)[0].shape[1] * _columns_per_environment(experiment)
     parts = Parts(
         environment=environment,
         experience=experiment.experience,
@@ -92,7 +91,7 @@ def build(experiment: Experiment) -> Parts:
         tasks=tasks,
         task_index=np.asarray(task_set.index(experiment.agents, experiment.copies)),
         seeds=_seeds(experiment),
-        block=experiment.block or _suitable_block(algorithm, experiment, columns),
+        block=experiment.block or _suitable_block(algorithm, experiment),
     )
     if experiment.runtime != "network":
         require_memory(experiment, parts)
@@ -403,11 +402,6 @@ def _message_bytes(algorithm: Any, schedule: Schedule) -> int:
     return 2 * (plain + 4) if schedule.rule == "push_sum" else plain
 
 
-def _columns_per_environment(experiment: Experiment) -> int:
-    experience = experiment.experience
-    return experience.episodes_per_environment if isinstance(experience, Episodes) else 1
-
-
 def _require_twice(what: str, size: int, remedy: str) -> None:
     """Refuse a state that cannot be held twice: old and new stand side by side while messages are mixed."""
     needed, usable = 2 * size, usable_memory()
@@ -417,16 +411,16 @@ def _require_twice(what: str, size: int, remedy: str) -> None:
         )
 
 
-def _suitable_block(algorithm: Any, experiment: Experiment, columns: int) -> int:
+def _suitable_block(algorithm: Any, experiment: Experiment) -> int:
     """How many agents act and adapt at once; docs/decisions/blocks.md holds the measurements.
 
-    Few rows through a large network: several agents together, as long as their parameters stay in the cache.
-    Many rows: one agent at a time, whose matrix products are then large enough to use every core.
+    On a CPU agents with large networks take turns, so that the weights of one stay in a core's cache for all its steps.
+    Otherwise as many act at once as have parameters that fit into a shared cache.
     """
     agents = experiment.agents * experiment.seeds
     learner = jax.eval_shape(algorithm.init, jax.random.key(0))
     one_agent = tree_bytes(learner.params)
-    if one_agent > _LARGE_NETWORK and columns >= _MANY_ROWS:
+    if one_agent > _LARGE_NETWORK and jax.default_backend() == "cpu":
         return 1
     most = max(1, min(agents, _CACHE // one_agent, _LARGEST_BLOCK))
     # A last, smaller block would be the whole round compiled a second time.
@@ -436,4 +430,3 @@ def _suitable_block(algorithm: Any, experiment: Experiment, columns: int) -> int
 _CACHE = 8 * 2**20  # bytes of parameters that may be in use together
 _LARGEST_BLOCK = 256  # agents; the trajectories of more leave the cache however small the networks are
 _LARGE_NETWORK = 2**18  # bytes; two networks of 2×256 are about twice as large
-_MANY_ROWS = 4  # environments of one agent that act together

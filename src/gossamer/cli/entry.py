@@ -37,6 +37,8 @@ def program() -> None:
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(_INTERRUPTED)
+    finally:
+        gc.freeze()  # the interpreter would look through all of them once more before it ends
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -193,7 +193,10 @@ def _short_help(help_text: str, first: Sequence[str], program: str) -> str:
     aliases = {alias: _meant(alias, flags) for alias in _ALIASES if alias not in flags}
     understood = ", ".join(f"{alias} for {meant[0]}" for alias, meant in aliases.items() if len(meant) == 1)
     below = f"{program} --help-all lists {len(entries) - len(shown)} more flags. Aliases: {understood}."
-    above = re.sub("\n{3,}", "\n\n", help_text.partition("\n options")[0])
+    above = "\n".join(
+        textwrap.fill(line, 80, break_on_hyphens=False)
+        for line in re.sub("\n{3,}", "\n\n", help_text.partition("\n options")[0]).split("\n")
+    )
     text = re.sub(" +$", "", "".join(shown), flags=re.M)
     return f"{above}\n{text}\n{textwrap.fill(below, 80, break_on_hyphens=False)}"
 

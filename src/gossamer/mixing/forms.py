@@ -166,14 +166,20 @@ class Neighbours:
         """One leaf, mixed: up to ``UNROLLED`` slots in one fused pass, a loop over the rest."""
         index, weight = self.index[phase], self.weight[phase]
 
-        def term(k):
-            return _along(weight[:, k], leaf) * _rows(leaf, index[:, k])
+        def term(weight, index):
+            return _along(weight, leaf) * _rows(leaf, index)
+
+        def column(of, k):
+            return jax.lax.index_in_dim(of, k, axis=1, keepdims=False)
 
         slots = index.shape[1]
-        total = functools.reduce(operator.add, [term(k) for k in range(min(slots, UNROLLED))])
+        first = [term(column(weight, k), column(index, k)) for k in range(min(slots, UNROLLED))]
+        total = functools.reduce(operator.add, first)
         if slots <= UNROLLED:
             return total
-        return jax.lax.fori_loop(UNROLLED, slots, lambda k, total: total + term(k), total)
+        return jax.lax.fori_loop(
+            UNROLLED, slots, lambda k, total: total + term(weight[:, k], index[:, k]), total
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -313,7 +319,10 @@ def _along(weights: Float[Array, " row"], leaf: Float[Array, "..."]) -> Float[Ar
 
 
 def _rows(leaf: Float[Array, "..."], index: Int[Array, " row"]) -> Float[Array, "..."]:
-    return leaf.at[index].get(mode="promise_in_bounds")
+    # Not ``leaf.at[index]``, which takes many times as long to trace and makes room for negative indices.
+    rows = jax.lax.GatherDimensionNumbers(tuple(range(1, leaf.ndim)), (0,), (0,))
+    sizes = (1, *leaf.shape[1:])
+    return jax.lax.gather(leaf, index[:, None], rows, sizes, mode="promise_in_bounds")
 
 
 def _checked(leaf: Array, agents: int) -> Array:
