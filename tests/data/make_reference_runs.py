@@ -105,16 +105,8 @@ def record(experiment, folder, keep):
         config.write_text(json.dumps(data, indent=2) + "\n")
 
 
-def machine():
-    """What decides, beside the code, how sums are rounded."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    flags = next(line.partition(":")[2] for line in lines if line.startswith("flags"))
-    return {"jaxlib": jax.lib.__version__, "processor": sorted(flags.split())}
-
-
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     for name, experiment in reference_runs().items():
         record(experiment, out / name, keep=name in KEPT)
         print(name, flush=True)
-    (out / "machine.json").write_text(json.dumps(machine()) + "\n")
