@@ -348,7 +348,7 @@ def _convert(array: np.ndarray, leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):
         return array
     # A copy, so that a donated state never lies in memory that numpy also owns.
-    return jnp.array(array, dtype=array.dtype)
+    return jax.device_put(array, may_alias=False)
 
 
 def _digest_of_leaves(leaves: Sequence[dict[str, Any]], arrays: Sequence[np.ndarray]) -> str:

@@ -87,9 +87,10 @@ def evaluate(
     with persistent_cache():
         experiment, parts, population = restore_population(Path(run), best)
         agent = np.unique(np.linspace(0, experiment.agents - 1, _MOST_AGENTS).round().astype(int))
-        params = jax.tree.map(lambda leaf: leaf[:, agent], population.learner.params)
+        # Chosen by numpy: ``jnp`` would compile a program for each shape.
+        params = jax.tree.map(lambda leaf: np.asarray(leaf)[:, agent], population.learner.params)
         played = task_set or parts.task_set
-        tasks = jax.tree.map(lambda leaf: leaf[0], played.deal(agents=1))
+        tasks = jax.tree.map(lambda leaf: np.asarray(leaf)[0], played.deal(agents=1))
         play = play_on_host if on_host(parts.environment) else play_every_task
         returns = play(
             parts.algorithm, params, tasks, jax.random.key(seed), parts.environment, episodes, greedy

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 from scipy.sparse import csr_array
@@ -225,8 +224,8 @@ def population_shape(
 
 
 def _seeds(experiment: Experiment) -> Int[Array, " seed"]:
-    # Made by numpy: ``jnp.arange`` would be a program of its own.
-    return jnp.asarray(np.arange(experiment.seed, experiment.seed + experiment.seeds, dtype=np.int32))
+    # Made by numpy: ``jnp.arange`` would compile a program.
+    return jax.device_put(np.arange(experiment.seed, experiment.seed + experiment.seeds, dtype=np.int32))
 
 
 def tree_bytes(tree: Any) -> int:

@@ -415,7 +415,12 @@ def _restore_best(experiment: Experiment, parts: Parts, folders: list[Path]) -> 
 
 
 def _stacked(*leaves: Any) -> Any:
-    return (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves)
+    if jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
+        return jnp.stack(leaves)
+    stacked = np.stack(
+        [np.asarray(leaf) for leaf in leaves]
+    )  # by numpy: ``jnp`` compiles a program for each shape
+    return stacked if isinstance(leaves[0], np.ndarray) else jax.device_put(stacked, may_alias=False)
 
 
 def _saved_shape(experiment: Experiment, parts: Parts) -> Any:

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -110,9 +111,9 @@ class TaskSet:
             (5, 5)
         """
         number = self._numbers(agents, copies)
-        # Rounded by numpy: a conversion on the device would be a program of its own.
+        # Rounded by numpy and put there: ``jnp.asarray`` would compile a program.
         columns = np.asarray(self.tasks, dtype=np.float64).T.astype(jnp.result_type(float))
-        return type(self.tasks[0])(*(jnp.asarray(column[number]) for column in columns))
+        return type(self.tasks[0])(*(jax.device_put(column[number]) for column in columns))
 
     def index(self, agents: int, copies: int = 1) -> Int[Array, "agent env"]:
         """The number of the task in each place of :meth:`deal`, for the same arguments.
@@ -123,7 +124,7 @@ class TaskSet:
             [[0 0 1 1]
              [2 2 3 3]]
         """
-        return jnp.asarray(self._numbers(agents, copies).astype(np.int32))
+        return jax.device_put(self._numbers(agents, copies).astype(np.int32))
 
     def _numbers(self, agents: int, copies: int) -> Int[np.ndarray, "agent env"]:
         require_at_least("agents", agents, 1)

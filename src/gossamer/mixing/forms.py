@@ -310,8 +310,8 @@ def _padded_edges(W: csr_array, length: int) -> tuple[np.ndarray, np.ndarray, np
 
 
 def _device(values: Any, dtype: Any = None) -> Array:
-    # Converted by numpy: on the device that would be a program of its own.
-    return jnp.asarray(np.asarray(values).astype(dtype or jnp.result_type(float)))
+    # Converted by numpy and put there: ``jnp.asarray`` would compile a program.
+    return jax.device_put(np.asarray(values).astype(dtype or jnp.result_type(float)))
 
 
 def _along(weights: Float[Array, " row"], leaf: Float[Array, "..."]) -> Float[Array, "row ..."]:

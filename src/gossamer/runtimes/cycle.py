@@ -44,7 +44,7 @@ class CycleMailbox:
             place[agent, : len(senders)] = [heard[sender].index(agent) for sender in senders]
             linked[agent, : len(senders)] = True
         later = linked & (neighbour > np.arange(links.agents)[:, None])
-        return cls(*map(jnp.asarray, (neighbour, place, linked, later)))
+        return cls(*map(jax.device_put, (neighbour, place, linked, later)))
 
     def init(self, message: Message) -> tuple[()]:
         """Nothing is under way between two cycles."""

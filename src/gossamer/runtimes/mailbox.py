@@ -61,7 +61,7 @@ class Mailbox:
     def of(cls, links: Links, in_flight: int) -> "Mailbox":
         """The mailbox of a graph; a ring holds the newest message of an agent and ``in_flight`` older ones."""
         heard, filled = _edges_of(links)
-        receiver, sender = (jnp.asarray(ends, jnp.int32) for ends in (links.receiver, links.sender))
+        receiver, sender = (jax.device_put(ends.astype(np.int32)) for ends in (links.receiver, links.sender))
         return cls(receiver, sender, heard, filled, links.agents, in_flight + 1)
 
     def init(self, message: Message) -> Mail:
@@ -257,7 +257,7 @@ def _edges_of(links: Links) -> tuple[Any, Any]:
     filled = place < counts[:, None]
     first = np.cumsum(counts) - counts
     heard = np.where(filled, first[:, None] + place, 0)
-    return jnp.asarray(heard, jnp.int32), jnp.asarray(filled)
+    return jax.device_put(heard.astype(np.int32)), jax.device_put(filled)
 
 
 def _to(values: Array, leaf: Array) -> Array:
