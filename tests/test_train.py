@@ -55,6 +55,22 @@ def straight(tmp_path_factory):
     return train(small_experiment(rounds=40), tmp_path_factory.mktemp("straight") / "run")
 
 
+def test_few_programs_are_compiled(tmp_path):
+    """Whatever else the host does with jax.numpy is a program too, of which each shape takes 20 ms."""
+    compiled = []
+
+    def note(event, seconds, fun_name="", **_):
+        if event.endswith("backend_compile_duration"):
+            compiled.append(fun_name)
+
+    jax.clear_caches()
+    jax.monitoring.register_event_duration_secs_listener(note)
+    train(small_experiment(rounds=2), tmp_path / "run")
+    # The initial population, the rounds, the key of a trace, and probes of the compiler's options.
+    assert {"jit(initialise)", "jit(_chunk)"} < set(compiled)
+    assert len(compiled) <= 6, compiled
+
+
 def test_the_folder_is_complete(straight):
     names = {path.name.partition(".tfevents")[0] for path in straight.iterdir()}
     assert names == {"config.json", "metrics.jsonl", "checkpoints", "events.out", "writer.lock"}

@@ -9,6 +9,7 @@ from gossamer.algorithms import adapt, combine
 from gossamer.experience import Episodes
 from gossamer.parts import build, initial_population
 from gossamer.rounds import AgentRound, act_and_adapt, agent_key
+from gossamer.runtimes import vectorised
 from gossamer.runtimes.vectorised import (
     RoundRecord,
     add_record,
@@ -196,6 +197,27 @@ def test_one_compilation_per_shape():
     assert run_chunk_at_once._cache_size() == 1
     run(replace(experiment, algorithm=replace(algorithm, hidden=(4,))))
     assert run_chunk_at_once._cache_size() == 2
+
+
+def test_a_round_is_traced_once(monkeypatch):
+    traced = []
+
+    def counted(*arguments):
+        traced.append(None)
+        return act_and_adapt(*arguments)
+
+    monkeypatch.setattr(vectorised, "act_and_adapt", counted)
+    experiment = small_experiment()
+    run(replace(experiment, algorithm=replace(experiment.algorithm, hidden=(3, 5))))
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize(("agents", "width", "block"), [(5, 8, 5), (300, 64, 150), (257, 64, 229)])
+def test_a_block_divides_the_agents_where_it_can(agents, width, block):
+    """300 agents in blocks of 229 would leave 71 over, for which the program holds the round once more."""
+    experiment = small_experiment(agents=agents, tasks=1)
+    experiment = replace(experiment, algorithm=replace(experiment.algorithm, hidden=(width, width)))
+    assert build(experiment).block == block
 
 
 def test_adding_agents_changes_no_stream():

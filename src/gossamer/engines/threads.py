@@ -87,7 +87,7 @@ class ThreadsEngine:
             report = self._tally.report(length, float(distance), finite)
             certificate, alike = self._team.certificate(), self._correlation()
             reports.append(report._replace(certificate=certificate, correlation=alike))
-        return population._replace(round=np.int32(done)), reports
+        return population._replace(round=jax.device_put(np.int32(done))), reports
 
     def saved(self, population: Population) -> Population:
         """All stand still; learners, where environments stand, and updates that no report has counted yet."""
