@@ -135,7 +135,7 @@ def run_chunk(
     deliveries: Delivery | None = None,
     *,
     environment: Any,
-    experience: Experience,
+    experience: Any,
     capacity: int,
     block: int,
 ) -> tuple[Population, RoundRecord]:
