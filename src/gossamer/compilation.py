@@ -23,10 +23,7 @@ FAST_CONVOLUTIONS = {
 # One kernel at a time through MLIR costs a third more compilation where kernels are many and simple.
 FAST_FUSIONS = {"xla_cpu_use_fusion_emitters": False}
 
-# Of LLVM's optimisations, those that are worth their time in a program that runs once.
-FAST_COMPILATION = {"xla_backend_optimization_level": 1}
-
-Fast: TypeAlias = Literal["convolutions", "fusions", "compilation"]
+Fast: TypeAlias = Literal["convolutions", "fusions"]
 
 
 class Jitted:
@@ -53,7 +50,7 @@ def jit(function: Callable[..., Any], fast: Fast = "convolutions", **options: An
 
     Args:
         function: a pure function.
-        fast: what shall be: its convolutions, its fusions (where they are many and simple), or its compilation.
+        fast: what to compile for: convolutions, or fusions that are many and simple.
         **options: what else ``jax.jit`` takes.
 
     Example:
@@ -72,8 +69,7 @@ def compiler_options(fast: Fast = "convolutions") -> dict[str, Any] | None:
         >>> compiler_options() in (None, FAST_CONVOLUTIONS)
         True
     """
-    known = {"convolutions": FAST_CONVOLUTIONS, "fusions": FAST_FUSIONS, "compilation": FAST_COMPILATION}
-    options = known[fast]
+    options = FAST_CONVOLUTIONS if fast == "convolutions" else FAST_FUSIONS
     return options if jax.default_backend() == "cpu" and _known(options) else None
 
 

@@ -195,7 +195,7 @@ def initial_population(
     device, experience = not on_host(experiment.environment), experiment.experience
     if isinstance(experience, Unrolls):
         experience = Steps(experience.steps)
-    make = initialise.jitted.eval_shape if shape_only else initialise
+    make = initialise.eval_shape if shape_only else initialise
     return make(
         algorithm,
         _seeds(experiment),

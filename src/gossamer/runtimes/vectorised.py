@@ -51,11 +51,8 @@ class RoundRecord(NamedTuple):
     finite: Bool[Any, "seed agent"]
 
 
-# Compiled for longer than it runs.
 @partial(
-    jit,
-    fast="compilation",
-    static_argnames=("agents", "initial_parameters", "environment", "experience", "block", "of"),
+    jax.jit, static_argnames=("agents", "initial_parameters", "environment", "experience", "block", "of")
 )
 def initialise(
     algorithm: Algorithm,
