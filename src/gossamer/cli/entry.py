@@ -29,6 +29,8 @@ def program() -> None:
     _say_our_warnings_plainly()
     try:
         main()
+    except KeyboardInterrupt:  # a second Ctrl-C, while the first one was reported
+        os._exit(_INTERRUPTED)
     except SystemExit as ending:
         if ending.code != _INTERRUPTED:
             raise
