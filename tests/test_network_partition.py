@@ -245,9 +245,10 @@ def test_a_neighbour_is_gone_by_the_lease_or_at_once_and_joins_again(how, lease,
 
 @pytest.mark.slow
 def test_processes_drift_apart_and_meet_again(tmp_path):
-    setting = partition.Setting(agents=4, seconds=60.0, apart=22.0)
+    # Connections are reset: a look lasts 10 s at times while links stand still, which the tests above have.
+    setting = partition.Setting(agents=4, seconds=50.0, apart=14.0, cut="close")
     found = partition.measure(setting, tmp_path)
     holds = partition.verdicts(found, setting)
     assert all(holds.values()), holds
-    assert 5 < found["noticed"]["all_told_gone"] < 15  # Zenoh's lease is 10 s
-    assert found["noticed"]["all_told_back"] < 15
+    assert found["noticed"]["all_told_gone"] < 5
+    assert found["noticed"]["all_told_back"] < 10

@@ -21,6 +21,7 @@ the other half, which holds them together. Only then do halves drift apart. A re
 import argparse
 import math
 import os
+import statistics
 import sys
 import tempfile
 import threading
@@ -49,10 +50,13 @@ from gossamer.records import provenance, read_metrics, write_json
 from gossamer.schedules import Schedule
 
 PHASES = ("before", "apart", "after")
-LONGEST_START = 600.0  # seconds for all to import, compile and find each other
+LONGEST_START = 600.0  # seconds for all to import, compile, find each other and warm up
+WARM_UP = (
+    1500  # rounds; parameters move fast at first, and agents are as far apart as a partition would take them
+)
 LONGEST_PAUSE = 5.0  # seconds between two rounds of an agent that goes on, on a processor that it shares
 RISES = 1.5  # times the distance before
-STRETCH = 10.0  # seconds at the end of a phase over which the median distance is taken
+LAST = 5  # samples at the end of a phase over which the median distance is taken
 AT_ONCE = 2.0  # seconds by which an observer may be late who says when the last message came
 
 
@@ -97,7 +101,10 @@ def population(setting: Setting) -> Experiment:
 class Sample(NamedTuple):
     """What the observer saw."""
 
-    second: float
+    asked: (
+        float  # seconds when the question was put; it is answered soon, or after 10 s where a session waits
+    )
+    second: float  # when all was known
     consensus_distance: float | None
     rounds: dict[str, int]
     silent: tuple[str, ...]
@@ -158,14 +165,15 @@ def _host_and_port(endpoint: str) -> tuple[str, int]:
 
 
 def _wait_for_all(look: Callable[[], FleetStatus], processes: Sequence[BaseProcess]) -> None:
-    """Until every agent has made a round and has heard all its neighbours."""
+    """Until every agent has warmed up and has heard all its neighbours."""
     until = time.monotonic() + LONGEST_START
     while time.monotonic() < until and all(process.is_alive() for process in processes):
         status = look()
         answers = status.answers.values()
         heard = [edge["round"] is not None for answer in answers for edge in answer["hears"].values()]
-        if not status.silent and all(heard) and all(answer["round"] for answer in answers):
+        if not status.silent and all(heard) and all(answer["round"] >= WARM_UP for answer in answers):
             return
+        time.sleep(1.0)
     raise SystemExit(f"an agent has ended, or not all have begun within {LONGEST_START:g} s")
 
 
@@ -193,7 +201,7 @@ def _watch(
             timer.start()
         while (second := time.monotonic() - began) < setting.seconds:
             status = look()
-            samples.append(_sample(time.monotonic() - began, status, crossing))
+            samples.append(_sample(second, time.monotonic() - began, status, crossing))
             time.sleep(max(0.0, 1.0 - (time.monotonic() - began - second)))
     finally:
         for timer in timers:
@@ -201,7 +209,7 @@ def _watch(
     return samples, borders
 
 
-def _sample(second: float, status: FleetStatus, crossing: Sequence[Pair]) -> Sample:
+def _sample(asked: float, second: float, status: FleetStatus, crossing: Sequence[Pair]) -> Sample:
     edges = [
         status.answers[one]["hears"][other]
         for pair in crossing
@@ -210,6 +218,7 @@ def _sample(second: float, status: FleetStatus, crossing: Sequence[Pair]) -> Sam
     ]
     ages = [edge["age_seconds"] for edge in edges if edge["age_seconds"] is not None]
     return Sample(
+        asked,
         second,
         status.consensus_distance,
         {name: answer["round"] for name, answer in sorted(status.answers.items())},
@@ -236,20 +245,12 @@ def phase_of(second: float, borders: Sequence[float]) -> str:
 
 
 def distances(samples: Sequence[Sample], borders: Sequence[float]) -> dict[str, float]:
-    """Median consensus distance at the end of each phase, over ``STRETCH`` seconds."""
-    ends = (*borders, samples[-1].second)
-    return {
-        phase: float(
-            np.median(
-                [
-                    sample.consensus_distance
-                    for sample in samples
-                    if end - STRETCH <= sample.second <= end and sample.consensus_distance is not None
-                ]
-            )
-        )
-        for phase, end in zip(PHASES, ends, strict=True)
-    }
+    """Median consensus distance of the last samples of each phase that have one; NaN where none has."""
+    known: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    for sample in samples:
+        if sample.consensus_distance is not None:
+            known[phase_of(sample.second, borders)].append(sample.consensus_distance)
+    return {phase: statistics.median(each[-LAST:]) if each else math.nan for phase, each in known.items()}
 
 
 def noticed(samples: Sequence[Sample], borders: Sequence[float], edges: int) -> dict[str, float | None]:
@@ -277,8 +278,8 @@ def noticed(samples: Sequence[Sample], borders: Sequence[float], edges: int) -> 
 
 
 def _came(sample: Sample) -> float:
-    """When the last message came over the links that are cut at some time."""
-    return -math.inf if sample.across_heard is None else sample.second - sample.across_heard
+    """When the last message came over the links that are cut at some time, or somewhat before."""
+    return -math.inf if sample.across_heard is None else sample.asked - sample.across_heard
 
 
 def life(
