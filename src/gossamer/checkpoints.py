@@ -1,17 +1,19 @@
-"""States of a run on disk: saved atomically, kept few, and believed only after their bytes have been checked.
+"""Checkpoints: atomic and durable saves of a run's state, verified by digest when they are read.
 
-Knows pytrees of arrays and nothing of what they mean. Configurations and metrics are in the run's other files
-(records). A typed PRNG key, which an environment may carry in its state, is stored as its key data.
+The module knows pytrees of arrays and nothing of their meaning. A typed PRNG key is stored as its key data.
 
-A checkpoint is a directory named by its round: ``state/`` is Orbax's, one array per leaf in flattened order;
-``checkpoint.json`` holds the caller's metadata, path, dtype and shape of every leaf, and the digests.
+A checkpoint is a directory named after its round. ``state.safetensors`` holds one array per leaf, named after its path.
+``checkpoint.json`` holds the caller's metadata, the path, dtype and shape of every leaf, and digests of both files.
+Checkpoints of format 1 hold a directory of Orbax instead; reading them needs the extra ``gossamer[orbax]``.
 """
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
+import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,15 +23,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from gossamer.errors import InputError
 
-_FORMAT = 1
+_FORMAT = 2
 _RECORD = "checkpoint.json"
-_STATE = "state"
+_ARRAYS = "state.safetensors"
 _SAVING = "saving-"
 _REMOVING = "removing-"
+# Those that safetensors reads back as numpy arrays; others, such as bfloat16, are stored as bytes.
+_STORED_AS_THEY_ARE = {
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    *("float16", "float32", "float64", "complex64", "bool"),
+}
+_HEADER_BYTES = 1 << 10  # of each leaf in the file of arrays, at most
+_LARGEST_RECORD = 1 << 26  # bytes
+_LARGEST_ORBAX_FILE = 1 << 40  # bytes
+_KEYS = {1: ("files", "digest_of_leaves"), _FORMAT: ("sha256",)}  # of a record, by format
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,10 +161,7 @@ def restore(folder: Path, round: int, like: Any) -> Checkpoint:
     path = folder / str(round)
     record = _read_record(path)
     _check_fit(path, record["leaves"], like)
-    _verify_files(path, record["files"])
-    arrays = _read_arrays(path / _STATE, record["leaves"])
-    if _digest_of_leaves(record["leaves"], arrays) != record["digest_of_leaves"]:
-        raise _DamageError(f"{path} is damaged (its arrays are not those that were saved)")
+    arrays = (_read_arrays if record["format"] == _FORMAT else _read_orbax)(path, record)
     return Checkpoint(round, _as_like(arrays, like), record["metadata"])
 
 
@@ -201,21 +210,34 @@ def _check(checkpoint: Checkpoint, keep: int) -> None:
 
 def _write(path: Path, checkpoint: Checkpoint) -> None:
     leaves = _describe(checkpoint.state)
-    arrays = [np.asarray(_data(leaf)) for leaf in jax.tree.leaves(checkpoint.state)]
-    path.mkdir()
-    _write_arrays(path / _STATE, arrays)
+    names = [leaf["path"] for leaf in leaves]
+    data = [_data(leaf) for leaf in jax.tree.leaves(checkpoint.state)]
+    arrays = safetensors.numpy.save(dict(zip(names, map(_as_stored, data), strict=True)))
     record = {
         "format": _FORMAT,
         "round": checkpoint.round,
         "metadata": checkpoint.metadata,
         "leaves": leaves,
-        "digest_of_leaves": _digest_of_leaves(leaves, arrays),
-        "files": {str(file.relative_to(path)): _digest_of_file(file) for file in _files(path)},
+        "sha256": hashlib.sha256(arrays).hexdigest(),
     }
-    (path / _RECORD).write_text(_sealed(record), encoding="utf-8")
-    # Orbax syncs its data files but neither its own metadata nor any directory.
-    for written in (*_files(path), *_directories(path)):
-        _sync(written)
+    path.mkdir()
+    _write_durably(path / _ARRAYS, arrays)
+    _write_durably(path / _RECORD, _sealed(record).encode())
+    _sync(path)
+
+
+def _as_stored(leaf: Any) -> np.ndarray:
+    array = np.asarray(leaf)
+    if array.dtype.name in _STORED_AS_THEY_ARE:
+        return np.ascontiguousarray(array).reshape(array.shape)  # the former makes a scalar a vector
+    return np.frombuffer(array.tobytes(), np.uint8)
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _publish(temporary: Path, final: Path) -> None:
@@ -245,48 +267,70 @@ def remove_left_overs(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def _write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> None:
-    # Importing Orbax takes about a second, which commands that touch no checkpoint should not spend.
-    import orbax.checkpoint
-
-    # Orbax refuses arrays without elements; their description says all there is to say.
-    stored = {_key(index): array for index, array in enumerate(arrays) if array.size}
-    if stored:
-        # Parameters hardly compress: compression takes four times as long to save a tenth of the space.
-        with orbax.checkpoint.PyTreeCheckpointer(use_compression=False) as checkpointer:
-            try:
-                checkpointer.save(path.absolute(), stored)
-            except ValueError as error:
-                refused = _refused_by_the_system(error, path)
-                if refused is None:
-                    raise
-                raise refused from error
+def _read_arrays(path: Path, record: dict[str, Any]) -> list[np.ndarray]:
+    leaves = record["leaves"]
+    limit = sum(_bytes_of(leaf) + _HEADER_BYTES + len(leaf["path"]) for leaf in leaves) + _HEADER_BYTES
+    content = _read_regular(path, _ARRAYS, limit)
+    if hashlib.sha256(content).hexdigest() != record["sha256"]:
+        raise _DamageError(f"{path} is damaged ({_ARRAYS} is not as it was written)")
+    try:
+        stored = safetensors.numpy.load(content)
+        return [_from_stored(stored[leaf["path"]], leaf) for leaf in leaves]
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise _DamageError(f"{path} is damaged ({_ARRAYS} does not hold the arrays of {_RECORD})") from error
 
 
-def _refused_by_the_system(error: ValueError, path: Path) -> OSError | None:
-    """What the system refused, such as a full disk, of which Orbax makes a ValueError."""
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    return None if code is None else OSError(int(code[1]), os.strerror(int(code[1])), str(path))
+def _bytes_of(leaf: dict[str, Any]) -> int:
+    return math.prod(leaf["shape"]) * jnp.dtype(leaf["dtype"]).itemsize
 
 
-def _read_arrays(path: Path, leaves: Sequence[dict[str, Any]]) -> list[np.ndarray]:
-    import orbax.checkpoint
+def _from_stored(array: np.ndarray, leaf: dict[str, Any]) -> np.ndarray:
+    if leaf["dtype"] not in _STORED_AS_THEY_ARE:
+        array = array.view(jnp.dtype(leaf["dtype"])).reshape(leaf["shape"])
+    if (array.dtype.name, list(array.shape)) != (leaf["dtype"], leaf["shape"]):
+        raise ValueError
+    return array
 
+
+def _read_regular(path: Path, name: str, limit: int) -> bytes:
+    """The bytes of a file of at most ``limit`` bytes; a pipe or a device would never end."""
+    try:
+        status = (path / name).stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
+            return (path / name).read_bytes()
+    except OSError as error:
+        raise _DamageError(f"{path} is damaged ({name}: {error.strerror})") from error
+    raise _DamageError(f"{path} is damaged ({name} is not a regular file of at most {limit} bytes)")
+
+
+def _read_orbax(path: Path, record: dict[str, Any]) -> list[np.ndarray]:
+    """The arrays of a checkpoint of format 1."""
+    try:
+        import orbax.checkpoint
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{path} has format 1, which needs orbax-checkpoint; install it with: pip install 'gossamer[orbax]'"
+        ) from error
+    leaves = record["leaves"]
+    # Every file, before Orbax opens one: its readers are not made for damaged input.
+    for name, expected in record["files"].items():
+        if hashlib.sha256(_read_regular(path, name, _LARGEST_ORBAX_FILE)).hexdigest() != expected:
+            raise _DamageError(f"{path} is damaged ({name} is not as it was written)")
     as_numpy = orbax.checkpoint.RestoreArgs(restore_type=np.ndarray)
-    wanted = {_key(index): as_numpy for index, leaf in enumerate(leaves) if 0 not in leaf["shape"]}
+    wanted = {f"{index:06d}": as_numpy for index, leaf in enumerate(leaves) if 0 not in leaf["shape"]}
     stored = {}
     if wanted:
         with orbax.checkpoint.PyTreeCheckpointer(use_compression=False) as checkpointer:
-            stored = checkpointer.restore(path.absolute(), restore_args=wanted)
-    return [
-        stored[_key(index)] if _key(index) in stored else np.empty(leaf["shape"], jnp.dtype(leaf["dtype"]))
-        for index, leaf in enumerate(leaves)
-    ]
-
-
-def _key(index: int) -> str:
-    # A number and not the leaf's path: Orbax joins names with characters that paths may contain.
-    return f"{index:06d}"
+            stored = checkpointer.restore((path / "state").absolute(), restore_args=wanted)
+    empty = (np.empty(leaf["shape"], jnp.dtype(leaf["dtype"])) for leaf in leaves)
+    arrays = [stored.get(f"{index:06d}", array) for index, array in enumerate(empty)]
+    digest = hashlib.sha256(json.dumps(leaves).encode())
+    for array in arrays:
+        digest.update(f"{array.dtype.name}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    if digest.hexdigest() != record["digest_of_leaves"]:
+        raise _DamageError(f"{path} is damaged (its arrays are not those that were saved)")
+    return arrays
 
 
 def _describe(tree: Any) -> list[dict[str, Any]]:
@@ -346,33 +390,9 @@ def _convert(array: np.ndarray, leaf: Any) -> Any:
     if isinstance(leaf, np.generic):
         return array[()]
     if isinstance(leaf, np.ndarray):
-        return array
+        return array.copy()  # what was read is not writeable
     # A copy, so that a donated state never lies in memory that numpy also owns.
     return jax.device_put(array, may_alias=False)
-
-
-def _digest_of_leaves(leaves: Sequence[dict[str, Any]], arrays: Sequence[np.ndarray]) -> str:
-    digest = hashlib.sha256(json.dumps(leaves).encode())
-    for array in arrays:
-        digest.update(f"{array.dtype.name}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def _digest_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _verify_files(path: Path, files: dict[str, str]) -> None:
-    # Every file, before Orbax opens one: its readers are not made for damaged input.
-    for name, expected in files.items():
-        try:
-            actual = _digest_of_file(path / name)
-        except OSError as error:
-            raise _DamageError(f"{path} is damaged ({name}: {error.strerror})") from error
-        if actual != expected:
-            raise _DamageError(f"{path} is damaged ({name} is not as it was written)")
 
 
 def _sealed(record: dict[str, Any]) -> str:
@@ -381,27 +401,22 @@ def _sealed(record: dict[str, Any]) -> str:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    file = path / _RECORD
+    content = _read_regular(path, _RECORD, _LARGEST_RECORD)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = content.decode()
         record = json.loads(text)["record"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        intact = _sealed(record) == text and str(record["round"]) == path.name
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _DamageError(f"{path} is damaged ({_RECORD} cannot be read: {type(error).__name__})") from error
-    if _sealed(record) != text or str(record["round"]) != path.name:
+    if not intact:
         raise _DamageError(f"{path} is damaged ({_RECORD} is not as it was written)")
-    if record["format"] != _FORMAT:
+    if record.get("format") not in _KEYS:
         raise InputError(
-            f"{path} has format {record['format']}; this version of gossamer reads format {_FORMAT}"
+            f"{path} has format {record.get('format')!r:.80}; this version of gossamer reads formats 1 and {_FORMAT}"
         )
+    if missing := {"metadata", "leaves", *_KEYS[record["format"]]} - record.keys():
+        raise _DamageError(f"{path} is damaged ({_RECORD} lacks {', '.join(sorted(missing))})")
     return record
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file())
-
-
-def _directories(path: Path) -> list[Path]:
-    return [path, *(inner for inner in path.rglob("*") if inner.is_dir())]
 
 
 def _sync(path: Path) -> None:

@@ -32,7 +32,7 @@ def doctor_command(arguments: list[str]) -> None:
     broken = list(missing(PROGRAM))
     _show(
         "versions",
-        ", ".join(_versions(PROGRAM, "jax", "jaxlib", "numpy", "flax", "optax", "orbax-checkpoint")),
+        ", ".join(_versions(PROGRAM, "jax", "jaxlib", "numpy", "flax", "optax", "safetensors")),
     )
     _show("system", f"Python {platform.python_version()}, {platform.platform()}")
     try:

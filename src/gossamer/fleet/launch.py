@@ -419,7 +419,6 @@ def _be_agent(experiment: Experiment, membership: Membership, folder: Path, core
     with stop_requests() as stop:
         _write_output_to(folder.parent / f"{membership.name}.log")
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        logging.getLogger("absl").setLevel(logging.WARNING)  # of every checkpoint Orbax tells a page
         refusals = Refusals(membership.name)
         try:
             with ZenohLog(refusals):

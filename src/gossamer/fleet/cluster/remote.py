@@ -160,7 +160,6 @@ class RemoteAgent:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)
         logging.getLogger().setLevel(logging.INFO)
-        logging.getLogger("absl").setLevel(logging.WARNING)  # of every checkpoint Orbax tells a page
 
     def _live(self, experiment: Experiment, membership: Membership) -> None:
         assert self._held is not None, "it was prepared"
