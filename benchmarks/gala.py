@@ -37,6 +37,7 @@ import numpy as np
 from benchmarks.control import machine
 from gossamer import resume, train
 from gossamer.compilation import keep_memory_mapped
+from gossamer.description import load_experiment
 from gossamer.engines import Engine, Report, engine_of
 from gossamer.environments import Atari
 from gossamer.errors import InputError
@@ -47,7 +48,7 @@ from gossamer.progress import Lines, Reporter, Status
 from gossamer.recipes import a3c, all_reduce_a2c, gala_a2c, gala_impala, impala
 from gossamer.records import read_metrics
 from gossamer.runtimes.vectorised import Population
-from gossamer.train import Interrupted, load_experiment
+from gossamer.train import Interrupted
 
 REPEATS, SECONDS, WARM_UP = 3, 60.0, 10.0
 FRAMES_PER_STEP, EPISODES = 4, 100

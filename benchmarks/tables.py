@@ -109,6 +109,7 @@ def speed() -> Table:
 
     rows = [
         ("**gossamer**, 25 agents on a graph", *cells("gossamer, 25 agents", "gossamer, 25 agents")),
+        ("gossamer, first run on a machine", *cells("", "gossamer, 25 agents, first run")),
         ("stable-baselines3, A2C", *cells("stable-baselines3", "stable-baselines3, A2C")),
         ("skrl, A2C, on our simulators", *cells("skrl, our simulators", "skrl, A2C")),
         ("rejax, PPO as A2C", *cells("rejax, PPO as A2C", "")),

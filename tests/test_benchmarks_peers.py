@@ -123,9 +123,19 @@ def test_time_to_a_result_is_a_median_that_giving_up_makes_longer():
     assert slow["seconds_each"] == [100.0, None, 80.0]
     assert (lost["seconds"], lost["reached"], lost["ratio_to_ours"]) == (None, "1 of 3", None)
     assert elsewhere["ratio_to_ours"] is None
-    verdicts = [time_to_result.judge(row, time_to_result.GOALS["cartpole"])["holds"] for row in rows[:3]]
-    assert verdicts == [True, False, False]
-    assert [time_to_result.is_judged(row) for row in rows] == [True, False, False, False]
+
+
+def test_ours_are_judged_by_the_ratio_of_the_peers_median():
+    seconds = {time_to_result.OURS: 10.0, time_to_result.COLD: 20.0, time_to_result.PEER: 29.0}
+    rows = time_to_result.compare([attempted(name, each) for name, each in seconds.items()])
+    assert [(each["reached"], each["holds"]) for each in time_to_result.judge(rows)] == [
+        (2.9, False),
+        (1.45, False),
+    ]
+    rows[-1]["seconds"] = 30.0
+    assert [each["holds"] for each in time_to_result.judge(rows)] == [True, True]
+    rows[-1]["seconds"] = None  # it gave up, and the ratio is not known
+    assert [each["holds"] for each in time_to_result.judge(rows)] == [False, False]
 
 
 @pytest.fixture

@@ -571,6 +571,8 @@ def test_classes_of_ones_own_are_found_where_the_command_is_given(capsys, tmp_pa
     status, _, said = call(capsys, "evaluate", tmp_path / "run", "--episodes", 1)
     assert status == 2
     assert "heavy_pendulum:Heavy" in said
-    assert "go to the directory that holds this module" in said
+    assert "if you trust it, add --import heavy_pendulum" in said
     monkeypatch.chdir(tmp_path)
-    assert call(capsys, "evaluate", "run", "--episodes", 1)[0] == 0
+    assert call(capsys, "evaluate", "run", "--episodes", 1)[0] == 2
+    assert call(capsys, "evaluate", "run", "--episodes", 1, "--import", "heavy_pendulum")[0] == 0
+    assert call(capsys, "evaluate", "run", "--import=no_such_module")[0] == 2

@@ -48,6 +48,7 @@ LAYERS = [
     "power",
     "checkpoints",
     "experiment",
+    "description",
     "recipes",
     "parts",
     "engines",

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from gossamer.analysis.curves import plot
+from gossamer.description import load_experiment
 from gossamer.evaluate import evaluate
 from gossamer.fleet.launch import launch
 from gossamer.records import read_config, read_metrics
-from gossamer.train import load_experiment, restore_population, resume, run_folders, train
+from gossamer.train import restore_population, resume, run_folders, train
 
 pytestmark = pytest.mark.usefixtures("optimised")
 DATA = Path(__file__).parent / "data" / "bf475a9"

@@ -11,6 +11,7 @@ import pytest
 
 from gossamer.algorithms import A2C, Impala
 from gossamer.checkpoints import rounds as checkpoints_of
+from gossamer.description import load_experiment
 from gossamer.engines import ThreadsEngine, engine_of
 from gossamer.engines.workers import Worker
 from gossamer.environments import Acrobot
@@ -25,7 +26,6 @@ from gossamer.schedules import Schedule
 from gossamer.train import (
     Interrupted,
     NonFiniteParameters,
-    load_experiment,
     restore_population,
     resume,
     train,

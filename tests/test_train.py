@@ -17,6 +17,7 @@ import pytest
 
 from gossamer import Interrupted, NonFiniteParameters, checkpoints, resume, train
 from gossamer.checkpoints import DamagedCheckpoint
+from gossamer.description import load_experiment
 from gossamer.errors import InputError
 from gossamer.experience import Steps
 from gossamer.parts import build, population_shape, tree_bytes
@@ -24,7 +25,7 @@ from gossamer.play import play_own_tasks
 from gossamer.progress import Silent, Status
 from gossamer.records import read_config, read_metrics
 from gossamer.rounds import agent_key
-from gossamer.train import load_experiment, restore_population, run_folders
+from gossamer.train import restore_population, run_folders
 from small import GustyBalance, small_experiment
 
 

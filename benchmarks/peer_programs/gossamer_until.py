@@ -9,6 +9,7 @@ from dataclasses import replace
 import jax
 from until import EPISODES, Training, arguments, print_until
 
+from gossamer.compilation_cache import persistent_cache
 from gossamer.engines import engine_of
 from gossamer.experience import Episodes, Steps
 from gossamer.experiment import Experiment
@@ -20,11 +21,9 @@ from gossamer.schedules import Schedule
 
 def main() -> None:
     chosen = arguments(environment=tuple(PRESETS), shape=("diffusion", "centralised"))
-    print_until(
-        lambda: training(replace(PRESETS[chosen.environment](chosen.shape), seed=chosen.seed)),
-        chosen,
-        ("gossamer", "jax", "numpy"),
-    )
+    experiment = replace(PRESETS[chosen.environment](chosen.shape), seed=chosen.seed)
+    with persistent_cache():
+        print_until(lambda: training(experiment), chosen, ("gossamer", "jax", "numpy"))
 
 
 def balance(shape: str) -> Experiment:

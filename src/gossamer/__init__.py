@@ -8,41 +8,72 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from gossamer.catalogue import PUBLIC
+
 if TYPE_CHECKING:
+    from gossamer.algorithms.a2c import A2C
+    from gossamer.algorithms.dist_mtps import DistMTPS
+    from gossamer.algorithms.impala import Impala
+    from gossamer.algorithms.reinforce import Reinforce
+    from gossamer.algorithms.siac import SiAC
     from gossamer.analysis import plot
+    from gossamer.environments.acrobot import Acrobot
+    from gossamer.environments.atari import Atari
+    from gossamer.environments.cartpole import CartPoleBalance, CartPoleSwingUp
+    from gossamer.environments.gymnasium import GymnasiumEnvironment
+    from gossamer.environments.hopper import HopperMass, HopperWind
+    from gossamer.environments.pendulum import Pendulum
     from gossamer.errors import InputError
     from gossamer.evaluate import Evaluation, evaluate
+    from gossamer.experience.ahead import Unrolls
+    from gossamer.experience.device import Episodes, Steps
     from gossamer.experiment import Experiment
     from gossamer.parts import build
     from gossamer.policy import Policy, load_policy
     from gossamer.recording import NonFiniteParameters
+    from gossamer.runtimes.inbox import Patience
+    from gossamer.schedules.config import Schedule
+    from gossamer.schedules.durations import Constant, Exponential, Integers, Lognormal, Uniform
     from gossamer.stopping import Interrupted
     from gossamer.train import resume, train
+    from gossamer.types import Box, Discrete, Frames, Spaces
 
     __version__: str
 
-_MODULES = {
-    "Evaluation": "gossamer.evaluate",
-    "Experiment": "gossamer.experiment",
-    "InputError": "gossamer.errors",
-    "Interrupted": "gossamer.stopping",
-    "NonFiniteParameters": "gossamer.recording",
-    "Policy": "gossamer.policy",
-    "build": "gossamer.parts",
-    "evaluate": "gossamer.evaluate",
-    "load_policy": "gossamer.policy",
-    "plot": "gossamer.analysis",
-    "resume": "gossamer.train",
-    "train": "gossamer.train",
-}
-
 __all__ = [
+    "A2C",
+    "Acrobot",
+    "Atari",
+    "Box",
+    "CartPoleBalance",
+    "CartPoleSwingUp",
+    "Constant",
+    "Discrete",
+    "DistMTPS",
+    "Episodes",
     "Evaluation",
     "Experiment",
+    "Exponential",
+    "Frames",
+    "GymnasiumEnvironment",
+    "HopperMass",
+    "HopperWind",
+    "Impala",
     "InputError",
+    "Integers",
     "Interrupted",
+    "Lognormal",
     "NonFiniteParameters",
+    "Patience",
+    "Pendulum",
     "Policy",
+    "Reinforce",
+    "Schedule",
+    "SiAC",
+    "Spaces",
+    "Steps",
+    "Uniform",
+    "Unrolls",
     "__version__",
     "build",
     "evaluate",
@@ -59,8 +90,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         value = version("gossamer")
-    elif name in _MODULES:
-        value = getattr(import_module(_MODULES[name]), name)
+    elif name in PUBLIC:
+        value = getattr(import_module(PUBLIC[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
@@ -78,7 +109,7 @@ class _Package(ModuleType):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _MODULES and isinstance(value, ModuleType)):
+        if not (name in PUBLIC and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 

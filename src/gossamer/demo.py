@@ -16,7 +16,7 @@ from gossamer.train import train
 _LAST = 20
 
 
-def demo(out: Path, rounds: int = 300, seed: int = 0) -> Path:
+def demo(out: Path, rounds: int = 200, seed: int = 0) -> Path:
     """Train Diff-SiAC and centralised SiAC on cart-pole balance, print a comparison, draw the curves.
 
     Args:

@@ -24,6 +24,7 @@ from jaxtyping import Shaped
 from gossamer.errors import InputError
 
 _CONFIG = "config.json"
+_FORMAT = 2  # of config.json: 1, which it does not say, named classes by module
 _PACKAGES = ("gossamer", "jax", "jaxlib", "flax", "optax", "numpy")
 _LISTED_AGENTS = 100
 _SAMPLED_AGENTS = 16
@@ -47,9 +48,9 @@ def create_run(path: Path, config_data: dict[str, Any]) -> Path:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as parent:
         ...     read_config(create_run(Path(parent) / "run", {"seed": 0}))
-        {'seed': 0}
+        {'format': 2, 'seed': 0}
     """
-    text = _json(config_data, indent=2)
+    text = _json({"format": _FORMAT, **config_data}, indent=2)
     require_free(path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
@@ -81,7 +82,7 @@ def replace_config(path: Path, config_data: dict[str, Any]) -> None:
     Raises:
         InputError: the folder cannot be written, or the data is not JSON.
     """
-    text = _json(config_data, indent=2)
+    text = _json({**config_data, "format": _FORMAT}, indent=2)
     try:
         write_atomically(path / _CONFIG, text + "\n")
     except OSError as error:
@@ -134,12 +135,16 @@ def read_config(path: Path) -> dict[str, Any]:
         data = json.loads(config.read_bytes())
     except InputError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{config} cannot be read ({error}); it must be the file that the run wrote"
         ) from error
     if not isinstance(data, dict):
         raise InputError(f"{config} holds no JSON object; it must be the file that the run wrote")
+    if (number := data.get("format", 1)) not in (1, _FORMAT):
+        raise InputError(
+            f"{config} has format {number!r:.40}; this version of gossamer reads 1 and {_FORMAT}"
+        )
     return data
 
 

@@ -1,17 +1,20 @@
 """Frozen configurations to plain JSON data and back, exactly.
 
-Only for what a configuration holds: dataclasses, NamedTuples, tuples, paths, numbers, strings, None. Not for
-arrays or states (checkpoints are), and not a registry: a class is named by where it is defined.
+A configuration holds dataclasses, NamedTuples, tuples, paths, numbers, strings and None. Arrays and states belong into
+checkpoints. A class of this package goes by its public name, ``gossamer.SiAC``; a user's class by its module and name,
+``my_module:MyAlgorithm``. Reading imports no module that a file names: a user's module must have been imported before.
 """
 
 import dataclasses
-import importlib
 import json
 import math
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
 
+from gossamer.catalogue import PROGRAM, PUBLIC
 from gossamer.errors import InputError
 
 
@@ -51,8 +54,8 @@ def loads(text: str) -> Any:
 def to_data(value: Any) -> Any:
     """A value as dictionaries, lists, numbers, strings and None, ready for JSON.
 
-    A dataclass or NamedTuple becomes ``{"class": "module:QualName", field: data, ...}`` (without fields that
-    its constructor does not take), a tuple a list, a path ``{"class": "pathlib:Path", "path": ...}``.
+    A dataclass or NamedTuple becomes ``{"class": NAME, field: data, ...}`` without fields that its constructor does
+    not take, a tuple a list, a path ``{"class": "pathlib:Path", "path": ...}``.
 
     Raises:
         InputError: a float is not finite, a value is of another type, or a class cannot be found again under
@@ -61,28 +64,29 @@ def to_data(value: Any) -> Any:
     Example:
         >>> from gossamer.types import Box
         >>> to_data((Box(size=1, bound=2.0), Path("runs")))
-        [{'class': 'gossamer.types:Box', 'size': 1, 'bound': 2.0}, {'class': 'pathlib:Path', 'path': 'runs'}]
+        [{'class': 'gossamer.Box', 'size': 1, 'bound': 2.0}, {'class': 'pathlib:Path', 'path': 'runs'}]
     """
     return _encode(value, _root(type(value)))
 
 
 def from_data(data: Any) -> Any:
-    """The value that ``to_data`` described: classes are imported by their names and constructed anew.
+    """The value that ``to_data`` described.
 
-    Construction runs the classes' own checks. Reading imports the modules that the data names, so read only
-    what you would also run. A field that is missing has its default, as those that came later than the data have.
+    Classes are constructed anew, which runs their own checks. A field that is missing has its default, as those have
+    that were added after the data was written. ``module:Name`` of a module of ours, which earlier versions wrote, means
+    the public class of that name.
 
     Raises:
-        InputError: an unknown field, one that is missing and has no default, a class that cannot be imported or is
-            neither a dataclass nor a NamedTuple, a float that is not finite, another type of data, or a constructor
-            that refuses.
+        InputError: an unknown field, one that is missing and has no default, an unknown class, one whose module is not
+            imported, one that is neither a dataclass nor a NamedTuple, a float that is not finite, another type of
+            data, or a constructor that refuses.
 
     Example:
-        >>> from_data({"class": "gossamer.types:Box", "size": 1, "bound": 2.0})
+        >>> from_data({"class": "gossamer.Box", "size": 1, "bound": 2.0})
         Box(size=1, bound=2.0)
-        >>> from_data({"class": "gossamer.types:Box", "size": 1})
+        >>> from_data({"class": "gossamer.Box", "size": 1})
         Traceback (most recent call last):
-        gossamer.errors.InputError: gossamer.types:Box lacks the field 'bound'; it takes size, bound
+        gossamer.errors.InputError: gossamer.Box lacks the field 'bound'; it takes size, bound
     """
     return _decode(data, "data")
 
@@ -125,7 +129,7 @@ def _decode(data: Any, where: str) -> Any:
         return _construct(data["class"], {name: data[name] for name in data if name != "class"})
     raise InputError(
         f"{where} is {data!r:.60}; it must be a number, a string, null, a list, or an object whose "
-        '"class" is "module:QualName"'
+        '"class" is the name of one'
     )
 
 
@@ -165,32 +169,42 @@ def _check_fields(name: str, expected: tuple[str, ...], optional: set[str], data
 
 
 def _class_named(name: str) -> type:
-    module, _, qualified = name.partition(":")
-    if not module or not qualified:
-        raise InputError(f"{name!r} names no class; it must be 'module:QualName'")
-    try:
-        found: Any = importlib.import_module(module)
+    module, _, qualified = name.rpartition(":")
+    if name.partition(".")[0] == PROGRAM:
+        found = _public(qualified if module else name.removeprefix(f"{PROGRAM}."), name)
+    elif not module or not qualified:
+        raise InputError(f"{name!r} names no class; it must be 'gossamer.Name' or 'module:Name'")
+    elif module not in sys.modules:
+        raise InputError(
+            f"the class {name!r} is not ours, and nothing that a run folder names is imported by itself; if you trust "
+            f"it, add --import {module}, or import that module first"
+        )
+    else:
+        found = sys.modules[module]
         for part in qualified.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        remedy = "it must be 'module:QualName', of a module that can be imported"
-        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
-            remedy = "go to the directory that holds this module, or name that directory in PYTHONPATH"
-        raise InputError(f"the class {name!r} cannot be imported ({error}); {remedy}") from error
+            found = getattr(found, part, None)
     if not _is_record(found):
         raise InputError(f"{name!r} is neither a dataclass nor a NamedTuple; only these hold configurations")
     return found
 
 
+def _public(public: str, name: str) -> Any:
+    module = PUBLIC.get(public)
+    if module is None:
+        raise InputError(f"{name!r} is not a public class of gossamer; this version knows no such class")
+    return getattr(import_module(module), public)
+
+
 def _name_of(cls: type, where: str) -> str:
-    name = f"{cls.__module__}:{cls.__qualname__}"
+    ours = PUBLIC.get(cls.__qualname__) == cls.__module__
+    name = f"{PROGRAM}.{cls.__qualname__}" if ours else f"{cls.__module__}:{cls.__qualname__}"
     try:
         if _class_named(name) is cls:
             return name
     except InputError:
         pass
     raise InputError(
-        f"{where} is of class {name}, which cannot be imported; define it at the top of its module"
+        f"{where} is of class {name}, which cannot be found again; define it at the top of its module"
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from gossamer import checkpoints
 from gossamer.claiming import claimed
 from gossamer.compilation_cache import persistent_cache
+from gossamer.description import load_experiment
 from gossamer.engines import Engine, Report, engine_of
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment, on_host
@@ -45,7 +46,7 @@ from gossamer.records import (
 )
 from gossamer.rounds import agent_key
 from gossamer.runtimes.vectorised import Population
-from gossamer.serialization import from_data, to_data
+from gossamer.serialization import to_data
 from gossamer.stopping import Interrupted, Stop, stop_requests
 
 _SECONDS_PER_CHUNK = 1.0
@@ -124,25 +125,6 @@ def resume(run: Path | str, rounds: int | None = None, reporter: Reporter | None
         with stop_requests() as stop:
             _resume_one(run, reporter, stop, rounds)
     return run
-
-
-def load_experiment(run: Path) -> Experiment:
-    """The experiment of a run folder.
-
-    Raises:
-        InputError: the folder holds no run, or one that this version cannot read.
-    """
-    try:
-        experiment = from_data(read_config(run).get("experiment"))
-    except (AttributeError, TypeError) as error:
-        raise InputError(
-            f"{run / 'config.json'} was changed and cannot be read ({error}); restore it"
-        ) from error
-    if not isinstance(experiment, Experiment):
-        raise InputError(
-            f"{run / 'config.json'} describes no experiment; it must be the file that a run wrote"
-        )
-    return experiment
 
 
 def run_folders(run: Path) -> list[Path]:

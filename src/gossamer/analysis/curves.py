@@ -1,5 +1,6 @@
 """Learning curves of one or several runs as a picture. It reads run folders and knows nothing of what made them."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -134,7 +135,7 @@ def _describe(run: Path) -> tuple[str, str, list[Path]]:
     config = read_config(run)
     try:
         experiment = config["experiment"]
-        algorithm = experiment["algorithm"]["class"].rpartition(":")[2]
+        algorithm = re.split("[.:]", experiment["algorithm"]["class"])[-1]
         agents, tasks = int(experiment["agents"]), int(experiment["tasks"])
         copies = int(experiment.get("copies", 1))
         topology = experiment["topology"].partition(":")[0]

@@ -34,8 +34,8 @@ def evaluate_command(arguments: list[str]) -> None:
 
     options = parse(Options, arguments, "evaluate")
     from gossamer.compilation_cache import disable_cache
+    from gossamer.description import load_experiment
     from gossamer.evaluate import evaluate, table, tasks_named, write_evaluation
-    from gossamer.train import load_experiment
 
     if not options.cache:
         disable_cache()

@@ -78,15 +78,36 @@ def _dispatch(arguments: list[str]) -> None:
     if arguments[0] == "--version":
         print(f"{PROGRAM} {gossamer.__version__}")
         return
-    # A run may name classes of the user's own, whose modules lie where the command is given.
+    # Modules that the user names, with --import or in an identifier of Gymnasium's, lie where the command is given.
     with contextlib.suppress(FileNotFoundError):  # a directory that was removed meanwhile
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
-    name, *rest = arguments
+    name, *rest = _imported(arguments)
     if name not in COMMANDS:
         raise InputError(f"{name!r} is not a command; {nearest(name, list(COMMANDS))}")
     module, _, function = COMMANDS[name][0].partition(":")
     getattr(import_module(f"gossamer.cli.{module}"), function)(rest)
+
+
+def _imported(arguments: Sequence[str]) -> list[str]:
+    """Import the modules that follow ``--import``, and return the other arguments."""
+    others, modules = [], iter([part for each in arguments for part in _split_import(each)])
+    for argument in modules:
+        if argument != "--import":
+            others.append(argument)
+            continue
+        module = next(modules, "")
+        try:
+            import_module(module)
+        except (ImportError, ValueError, TypeError) as error:
+            raise InputError(
+                f"--import {module} does not work ({error}); give a module of this directory or of PYTHONPATH"
+            ) from error
+    return others
+
+
+def _split_import(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--import=") else [argument]
 
 
 def _overview() -> str:
@@ -97,7 +118,9 @@ def _overview() -> str:
         "",
     ]
     lines += [f"  {name:<10} {line}" for name, (_, line) in COMMANDS.items()]
-    return "\n".join([*lines, "", f"  {'--version':<10} Print the version."])
+    lines += ["", f"  {'--version':<10} Print the version."]
+    lines += [f"  {'--import M':<10} Import module M first: a run that uses your own classes needs them."]
+    return "\n".join(lines)
 
 
 def _say_our_warnings_plainly() -> None:

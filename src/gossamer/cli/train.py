@@ -112,7 +112,7 @@ def demo_command(arguments: list[str]) -> None:
     class Options:
         """Cart-pole balance, 25 tasks: Diff-SiAC and centralised SiAC, compared and drawn."""
 
-        rounds: int = 300
+        rounds: int = 200
         """Rounds of both trainings."""
         seed: int = 0
         """Seed of both trainings."""

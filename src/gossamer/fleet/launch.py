@@ -20,6 +20,7 @@ from typing import Any
 
 from gossamer import checkpoints
 from gossamer.claiming import claimed
+from gossamer.description import load_experiment
 from gossamer.errors import InputError, require_at_least
 from gossamer.experiment import Experiment
 from gossamer.fleet.gather import gather
@@ -35,7 +36,7 @@ from gossamer.runtimes.network.compression import Compression
 from gossamer.runtimes.network.refusals import Refusals
 from gossamer.runtimes.network.zenoh_log import ZenohLog
 from gossamer.schedules import Links
-from gossamer.serialization import from_data, to_data
+from gossamer.serialization import to_data
 from gossamer.stopping import Interrupted, Stop, Unfinished, stop_requests
 
 _log = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ def load_launch(out: Path) -> tuple[Experiment, Fleet, Launch]:
         raise InputError(f"{out} holds no launch; give a folder that gossamer launch wrote")
     fleet = config["fleet"]
     return (
-        from_data(config["experiment"]),
+        load_experiment(out),
         Fleet(
             fleet["run"],
             tuple(fleet["names"]),

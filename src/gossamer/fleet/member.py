@@ -22,6 +22,7 @@ import numpy as np
 from gossamer import checkpoints
 from gossamer.claiming import claimed
 from gossamer.compilation_cache import persistent_cache
+from gossamer.description import load_experiment
 from gossamer.engines.tally import Place, Tally
 from gossamer.engines.workers import Worker
 from gossamer.errors import InputError
@@ -44,7 +45,7 @@ from gossamer.runtimes.network.session import Session
 from gossamer.runtimes.network.wire import Expected, message_bytes
 from gossamer.runtimes.peers import Neighbourhood, Peer, Update
 from gossamer.runtimes.single import squared_distance_to_mean
-from gossamer.serialization import from_data, to_data
+from gossamer.serialization import to_data
 from gossamer.stopping import Interrupted, Stop, Unfinished
 from gossamer.types import Learner, Message
 
@@ -111,8 +112,8 @@ def load_membership(folder: Path) -> tuple[Experiment, Membership]:
         InputError: it is no folder of an agent.
     """
     config = read_config(folder)
-    experiment, agent = from_data(config.get("experiment")), config.get("agent")
-    if not isinstance(experiment, Experiment) or not isinstance(agent, dict):
+    experiment, agent = load_experiment(folder), config.get("agent")
+    if not isinstance(agent, dict):
         raise InputError(f"{folder} holds no agent of a fleet; give a folder that gossamer agent wrote")
     return experiment, Membership.of_data(agent)
 

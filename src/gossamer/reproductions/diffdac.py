@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from gossamer.analysis.pictures import Style, shades
 from gossamer.analysis.statistics import relative_difference_interval
+from gossamer.description import load_experiment
 from gossamer.environments import TaskSet
 from gossamer.environments.acrobot import EASY, HARD
 from gossamer.evaluate import evaluate
@@ -30,7 +31,6 @@ from gossamer.reproductions.measures import (
 )
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, alike, higher, similar
 from gossamer.reproductions.published import published_values
-from gossamer.train import load_experiment
 
 _EPISODES = 10
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import EngFormatter
 from gossamer.analysis.pictures import BOUND, colours, styles
 from gossamer.certificate import holds, is_vacuous
 from gossamer.correlation import mean_off_diagonal
+from gossamer.description import load_experiment
 from gossamer.evaluate import evaluate
 from gossamer.recipes import gala_figures as trainings
 from gossamer.records import read_metrics
@@ -35,7 +36,7 @@ from gossamer.reproductions.measures import (
 )
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, alike, higher, similar
 from gossamer.reproductions.published import published_values
-from gossamer.train import load_experiment, run_folders
+from gossamer.train import run_folders
 
 _NAMES = {
     "cartpole": "cart-pole balance (in place of Atari)",

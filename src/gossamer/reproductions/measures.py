@@ -15,11 +15,12 @@ from gossamer.analysis.consensus import RelativeDeviation, relative_deviation
 from gossamer.analysis.curves import Curve, read_curve
 from gossamer.analysis.pictures import BOUND, Style, colours, styles
 from gossamer.analysis.statistics import bootstrap_interval, standard_error
+from gossamer.description import load_experiment
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment
 from gossamer.normalisation import without_statistics
 from gossamer.records import read_metrics
-from gossamer.train import load_experiment, restore_population, run_folders
+from gossamer.train import restore_population, run_folders
 
 Spent: TypeAlias = Literal["env_steps", "seconds", "joules"]
 """What a return may be set against: steps of all simulators, time, or energy."""

@@ -18,6 +18,7 @@ from typing import Any
 
 from gossamer import checkpoints
 from gossamer.analysis.pictures import save_picture
+from gossamer.description import load_experiment
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.experience import Episodes
 from gossamer.experiment import Experiment
@@ -27,7 +28,7 @@ from gossamer.recipes.diffdac import Scale
 from gossamer.records import provenance, read_config, read_metrics, write_json
 from gossamer.reproductions.measures import environments_of_each
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction
-from gossamer.train import Interrupted, load_experiment, resume, run_folders, train
+from gossamer.train import Interrupted, resume, run_folders, train
 
 _QUICK_SEEDS = 5
 

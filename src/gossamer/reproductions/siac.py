@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from gossamer.analysis.pictures import BOUND, styles
+from gossamer.description import load_experiment
 from gossamer.errors import InputError
 from gossamer.experience import Episodes
 from gossamer.recipes import diffdac as trainings
@@ -23,7 +24,7 @@ from gossamer.reproductions.measures import (
     label_axis,
 )
 from gossamer.reproductions.protocol import Claim, Findings, Reproduction, Runs, higher, similar
-from gossamer.train import load_experiment, run_folders
+from gossamer.train import run_folders
 
 _EPOCH = 5  # episodes in each environment
 _NEAR = 0.9  # of the way from the lowest to the highest: what "near maximum" is taken to mean

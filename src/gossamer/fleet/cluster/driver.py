@@ -35,7 +35,6 @@ from gossamer.fleet.mirror import Held, changes_of, take_over
 from gossamer.keys import check, issue
 from gossamer.parts import build
 from gossamer.progress import Reporter
-from gossamer.serialization import to_data
 from gossamer.stopping import Interrupted, Stop, stop_requests
 
 _log = logging.getLogger(__name__)
@@ -168,9 +167,10 @@ class Driver:
         keys = self._certificate(agent.name, seat.host) if self._how.tls else {}
         start = changes_of(copy) if (copy / "config.json").exists() else None
         agent.state, agent.held, agent.said = "running", Held(), 0
-        data = to_data(self._experiment)
         self._ask(
-            agent, lambda: actor.begin.remote(data, membership, keys, start), lambda _: self._poll(agent)
+            agent,
+            lambda: actor.begin.remote(self._experiment, membership, keys, start),
+            lambda _: self._poll(agent),
         )
 
     def _known_neighbours(self, name: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment
@@ -22,7 +22,6 @@ from gossamer.fleet.membership import Membership
 from gossamer.fleet.mirror import Changes, Held, changes_of, take_over
 from gossamer.runtimes.network.refusals import Refusals
 from gossamer.runtimes.network.zenoh_log import ZenohLog
-from gossamer.serialization import from_data
 from gossamer.stopping import Interrupted, Stop
 
 _log = logging.getLogger(__name__)
@@ -89,12 +88,12 @@ class RemoteAgent:
             return self._seat
 
     def begin(
-        self, experiment: Any, membership: Membership, keys: Mapping[str, bytes], start: Changes | None
+        self, experiment: Experiment, membership: Membership, keys: Mapping[str, bytes], start: Changes | None
     ) -> None:
         """Begin to be the agent.
 
         Args:
-            experiment: as plain data.
+            experiment: whose classes can be imported on this node.
             membership: which agent it is; its folder of keys is made here.
             keys: files of that folder, by name; none where plaintext is spoken.
             start: what its folder holds at the beginning.
@@ -110,7 +109,7 @@ class RemoteAgent:
             self._process = self._process_file()
             self._set_up()
             self._thread = threading.Thread(
-                target=self._live, args=(from_data(experiment), membership), daemon=True, name="agent"
+                target=self._live, args=(experiment, membership), daemon=True, name="agent"
             )
             self._thread.start()
 
