@@ -22,6 +22,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 docs: install
 	$(BIN)/mkdocs build --strict

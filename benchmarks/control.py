@@ -22,13 +22,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gossamer.engines import Report, Traffic
 from gossamer.experience import Episodes
 from gossamer.mixing import mix
-from gossamer.parts import Parts, build, initial_population, tree_bytes
 from gossamer.recipes import pendulum
-from gossamer.recording import Timed, Totals, record_rows
-from gossamer.records import provenance
+from gossamer.runs.folder import provenance
+from gossamer.runs.log import Timed, Totals, record_rows
+from gossamer.runtimes.build import Parts, build, initial_population, tree_bytes
+from gossamer.runtimes.protocol import Report, Traffic
 from gossamer.runtimes.vectorised import Population, run_chunk
 from gossamer.topologies import erdos_renyi, star
 

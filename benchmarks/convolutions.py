@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.control import machine, show
 from gossamer.algorithms import A2C, adapt
-from gossamer.compilation import FAST_CONVOLUTIONS, keep_memory_mapped
+from gossamer.system.compilation import FAST_CONVOLUTIONS, keep_memory_mapped
 from gossamer.types import Discrete, Frames, Key, Learner, Params, Spaces, Trajectory
 
 FRAMES = Frames(stack=4, height=84, width=84)

@@ -22,12 +22,12 @@ import numpy as np
 
 from benchmarks.control import machine
 from gossamer.algorithms.dist_mtps import Search
-from gossamer.engines.lockstep import DeviceEngine
+from gossamer.evaluation.rollouts import play_own_tasks
 from gossamer.experiment import Experiment
-from gossamer.parts import build
-from gossamer.play import play_own_tasks
 from gossamer.recipes import cartpole_balance, dist_mtps
-from gossamer.records import write_json
+from gossamer.runs.folder import write_json
+from gossamer.runtimes.build import build
+from gossamer.runtimes.lockstep import VectorisedRuntime
 
 FIRST_SEED = 1000
 STEP = 10**0.5  # between two values of a hyper-parameter; the number of columns changes by one
@@ -84,8 +84,8 @@ def pattern_search(
 def score(experiment: Experiment) -> dict[str, Any]:
     """Greedy return at the end of each seed, and mean return in training."""
     parts = build(experiment)
-    engine = DeviceEngine(experiment, parts)
-    population, reports = engine.advance(engine.start(), experiment.rounds, experiment.rounds)
+    runtime = VectorisedRuntime(experiment, parts)
+    population, reports = runtime.advance(runtime.start(), experiment.rounds, experiment.rounds)
     (report,) = reports
     finished = report.record.agents.finished
     greedy = play_own_tasks(

@@ -36,18 +36,19 @@ import numpy as np
 
 from benchmarks.control import machine
 from gossamer import resume, train
-from gossamer.compilation import keep_memory_mapped
-from gossamer.description import load_experiment
-from gossamer.engines import Engine, Report, engine_of
+from gossamer.diagnostics.energy import EnergyMeter, PowerReading
 from gossamer.environments import Atari
 from gossamer.errors import InputError
 from gossamer.experiment import Experiment
-from gossamer.parts import build
-from gossamer.power import EnergyMeter, PowerReading
-from gossamer.progress import Lines, Reporter, Status
 from gossamer.recipes import a3c, all_reduce_a2c, gala_a2c, gala_impala, impala
-from gossamer.records import read_metrics
+from gossamer.runs.description import load_experiment
+from gossamer.runs.folder import read_metrics
+from gossamer.runs.progress import Lines, Reporter, Status
+from gossamer.runtimes.build import build
+from gossamer.runtimes.choice import runtime_of
+from gossamer.runtimes.protocol import Report, Runtime
 from gossamer.runtimes.vectorised import Population
+from gossamer.system.compilation import keep_memory_mapped
 from gossamer.train import Interrupted
 
 REPEATS, SECONDS, WARM_UP = 3, 60.0, 10.0
@@ -199,12 +200,12 @@ def measure(method: Method, arguments: argparse.Namespace) -> dict[str, Any]:
     keep_memory_mapped()  # as the command line does
     experiment = method.experiment(arguments.simulators, arguments.threads, arguments.precision)
     every = experiment.record_every
-    with closing(engine_of(experiment, build(experiment))) as engine:
-        population, _ = advance_for(engine, engine.start(), every, 0.0)  # compiles
-        population, _ = advance_for(engine, population, every, arguments.warm_up)
+    with closing(runtime_of(experiment, build(experiment))) as runtime:
+        population, _ = advance_for(runtime, runtime.start(), every, 0.0)  # compiles
+        population, _ = advance_for(runtime, population, every, arguments.warm_up)
         with EnergyMeter() as meter:
             started, busy = time.perf_counter(), time.process_time()
-            _, reports = advance_for(engine, population, every, arguments.seconds)
+            _, reports = advance_for(runtime, population, every, arguments.seconds)
             elapsed, busy = time.perf_counter() - started, time.process_time() - busy
             reading = meter.read()
     return {
@@ -217,14 +218,14 @@ def measure(method: Method, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def advance_for(
-    engine: Engine, population: Population, every: int, seconds: float
+    runtime: Runtime, population: Population, every: int, seconds: float
 ) -> tuple[Population, list[Report]]:
     """Rounds until so many seconds are over, one at least, in chunks of a second at most, like ``train``."""
     reports: list[Report] = []
     started, rounds = time.perf_counter(), 1
     while True:
         chunk = time.perf_counter()
-        population, more = engine.advance(population, min(rounds, engine.most_rounds(every)), every)
+        population, more = runtime.advance(population, min(rounds, runtime.most_rounds(every)), every)
         reports += more
         now = time.perf_counter()
         left = seconds - (now - started)

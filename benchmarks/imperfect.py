@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.control import machine, show
-from gossamer.engines import engine_of
 from gossamer.experience import Steps
-from gossamer.parts import build, tree_bytes
 from gossamer.recipes import acrobot
 from gossamer.recipes.a2c import PUBLISHED_ASYNCHRONY
+from gossamer.runtimes.build import build, tree_bytes
+from gossamer.runtimes.choice import runtime_of
 from gossamer.runtimes.mailbox import Delivery
 from gossamer.schedules import Schedule, Simulation
 
@@ -73,7 +73,7 @@ class Trainer:
         experiment = replace(acrobot(), schedule=schedule, experience=Steps(horizon))
         self.parts = build(experiment)
         self._every = experiment.record_every
-        self._engine = engine_of(experiment, self.parts)
+        self._engine = runtime_of(experiment, self.parts)
         self._simulation = Simulation(schedule, self.parts.links, seed=0)
         self._population = self._engine.start()
         self.turn(1)

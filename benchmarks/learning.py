@@ -29,13 +29,13 @@ from benchmarks.control import machine
 from benchmarks.successive import SuccessiveSiAC
 from gossamer import evaluate, plot, resume, train
 from gossamer.analysis import bootstrap_interval
-from gossamer.description import load_experiment
 from gossamer.experience import Episodes
 from gossamer.experiment import Experiment
-from gossamer.progress import Lines
 from gossamer.recipes import cartpole_balance, cartpole_swingup, centralised, gala_pong, pendulum
-from gossamer.records import read_metrics, write_json
-from gossamer.train import run_folders
+from gossamer.runs.description import load_experiment
+from gossamer.runs.folder import read_metrics, write_json
+from gossamer.runs.progress import Lines
+from gossamer.runs.restore import run_folders
 
 LAST = 20
 COLUMNS = ("round", "env_steps", "episodic_return", "consensus_distance")

@@ -14,20 +14,20 @@ from pathlib import Path
 
 import zenoh
 
-from gossamer import keys
 from gossamer.errors import InputError
-from gossamer.runtimes.network.refusals import Refusals
-from gossamer.runtimes.network.security import Access, Credentials, zenoh_config
-from gossamer.runtimes.network.space import Space
-from gossamer.runtimes.network.zenoh_log import ZenohLog
+from gossamer.network import credentials
+from gossamer.network.access import Access, Credentials, zenoh_config
+from gossamer.network.refusals import Refusals
+from gossamer.network.topics import Topics
+from gossamer.network.zenoh_log import ZenohLog
 
 
 def main(choices):
-    name, space = choices["name"], Space(choices["run"])
+    name, space = choices["name"], Topics(choices["run"])
     access = Access(choices["run"], name, tuple(choices["agents"]), tuple(choices["observers"]))
-    credentials = Credentials.of(keys.check(Path(choices["folder"]), name))
+    own = Credentials.of(credentials.check(Path(choices["folder"]), name))
     config = zenoh_config(
-        choices["listen"], choices["connect"], credentials, access, largest_message=choices["largest"]
+        choices["listen"], choices["connect"], own, access, largest_message=choices["largest"]
     )
     refusals = Refusals(name)
     with ZenohLog(refusals):

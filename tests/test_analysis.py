@@ -10,7 +10,7 @@ from gossamer.analysis import bootstrap_interval, read_curve
 from gossamer.analysis.graphs import describe, draw
 from gossamer.analysis.pictures import colours, shades, styles
 from gossamer.errors import InputError
-from gossamer.parts import weigh_by
+from gossamer.runtimes.build import weigh_by
 from gossamer.topologies import NAMES, named
 from small import small_experiment
 

@@ -13,7 +13,7 @@ from ale_py.vector_env import AtariVectorEnv
 from gossamer.environments import Atari, AtariTask, HostEnvironment, Pixels, spaces_of
 from gossamer.errors import InputError
 from gossamer.experience.host import HostSteps
-from gossamer.serialization import dumps, loads
+from gossamer.runs.serialization import dumps, loads
 from gossamer.types import Discrete, Frames, Spaces
 
 EVERY = np.ones(1, bool)

@@ -10,7 +10,7 @@ from benchmarks import dist_mtps, gala, pong
 from benchmarks.successive import SuccessiveSiAC
 
 from gossamer.algorithms import SiAC
-from gossamer.power import PowerReading
+from gossamer.diagnostics.energy import PowerReading
 from gossamer.types import Box, Spaces, Trajectory
 
 RATES = {

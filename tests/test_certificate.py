@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossamer import topologies
-from gossamer.certificate import Certificate, Verdict, holds, is_vacuous
+from gossamer.diagnostics.consensus_bound import ConsensusBound, Verdict, holds, is_vacuous
 from gossamer.errors import InputError
 
 TOPOLOGIES = ["ring", "directed_ring", "complete", "star", "line"]
@@ -94,7 +94,10 @@ def test_the_distance_never_exceeds_the_bound(name, agents, delay, shared, seed)
         gossip.x += gossip.rng.normal(size=gossip.x.shape)
     start = distance_to_mean(gossip.x)
     # with few terms, so that most of the run is folded
-    gossip.certificates = [Certificate(agents, start), Certificate(agents, start, kept=delay + 1, terms=28)]
+    gossip.certificates = [
+        ConsensusBound(agents, start),
+        ConsensusBound(agents, start, kept=delay + 1, terms=28),
+    ]
     assert gossip.certificates[0].bound() == pytest.approx(start)
     for _ in range(120):
         gossip.step(change=float(gossip.rng.exponential()))
@@ -108,7 +111,7 @@ def test_the_distance_never_exceeds_the_bound(name, agents, delay, shared, seed)
 @settings(max_examples=20, deadline=None)
 def test_float32_stays_within_its_slack(seed):
     """Parameters a million times larger than their changes: without the slack, rounding breaks the bound."""
-    gossip = Gossip(peers_of("directed_ring", 4), [certificate := Certificate(4)], seed, dtype=np.float32)
+    gossip = Gossip(peers_of("directed_ring", 4), [certificate := ConsensusBound(4)], seed, dtype=np.float32)
     gossip.x += np.float32(1000 / 3)
     for _ in range(60):
         gossip.step(change=1e-4)
@@ -119,7 +122,7 @@ def test_float32_stays_within_its_slack(seed):
 
 def test_rounding_alone_is_covered():
     """Nobody changes and weights are thirds: the distance is not 0, and the bound is."""
-    gossip = Gossip(peers_of("ring", 5), [certificate := Certificate(5)], seed=1, dtype=np.float32)
+    gossip = Gossip(peers_of("ring", 5), [certificate := ConsensusBound(5)], seed=1, dtype=np.float32)
     gossip.x += np.float32(1 / 3)
     verdicts = []
     for _ in range(300):
@@ -132,7 +135,7 @@ def test_rounding_alone_is_covered():
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_without_adaptation_the_bound_decays(name):
-    certificate, merging = Certificate(4, 3.0), Certificate(4, 3.0, terms=40)
+    certificate, merging = ConsensusBound(4, 3.0), ConsensusBound(4, 3.0, terms=40)
     gossip = Gossip(peers_of(name, 4), [certificate, merging], seed=3)
     for _ in range(100):
         gossip.step()
@@ -147,7 +150,7 @@ def test_without_adaptation_the_bound_decays(name):
 
 
 def test_agents_that_never_combine_keep_their_distance():
-    certificate = Certificate(3, terms=16)
+    certificate = ConsensusBound(3, terms=16)
     for version, agent in itertools.product(range(1, 100), range(3)):
         certificate.adapted(agent, version, change=1.0 if version == 1 else 0.0)
     # three single updates of root mean square √2/3, each as far as on the first day
@@ -160,21 +163,21 @@ def test_agents_that_never_combine_keep_their_distance():
 
 def test_merging_updates_of_which_all_nodes_hold_as_much_loses_nothing():
     """Agents that never combine: once messages are replaced, an old update is wholly in its agent."""
-    certificate = Certificate(3, terms=64)
+    certificate = ConsensusBound(3, terms=64)
     for version, agent in itertools.product(range(1, 301), range(3)):
         certificate.adapted(agent, version, change=1.0)
     assert certificate.bound() == pytest.approx(300 * 3 * math.sqrt(2) / 3)
 
 
 def test_weights_that_float32_rounded_do_not_drift():
-    certificate = Certificate(2)
+    certificate = ConsensusBound(2)
     certificate.adapted(0, 1, 1.0)
     certificate.combined(1, own=0.0, heard=[(0, 1, 1 - 9e-7)])
     assert certificate.bound() == 0
 
 
 def test_slack_counts_the_roundings_that_remain():
-    certificate = Certificate(2)
+    certificate = ConsensusBound(2)
     certificate.adapted(0, 1, 1.0)
     certificate.adapted(1, 1, 5.0)
     # each update keeps half its distance in the root mean square, and rounds 3 times, or 4 once a message is heard
@@ -185,7 +188,7 @@ def test_slack_counts_the_roundings_that_remain():
 
 def test_one_update_is_certified_with_equality():
     """However often it is mixed: the share of every agent is known exactly."""
-    gossip = Gossip(peers_of("directed_ring", 4), [certificate := Certificate(4)], seed=5)
+    gossip = Gossip(peers_of("directed_ring", 4), [certificate := ConsensusBound(4)], seed=5)
     gossip.adapt(2, 1.7)
     assert certificate.bound() == pytest.approx(1.7 * math.sqrt(3) / 4)
     for _ in range(60):
@@ -195,14 +198,14 @@ def test_one_update_is_certified_with_equality():
 
 
 def test_updates_of_one_direction_are_certified_with_equality():
-    certificate = Certificate(2)
+    certificate = ConsensusBound(2)
     for version in range(1, 6):
         certificate.adapted(0, version, 2.0)
     assert certificate.bound() == pytest.approx(5.0)
 
 
 def test_a_ring_of_four_is_not_vacuous():
-    gossip = Gossip(peers_of("directed_ring", 4), [certificate := Certificate(4)], seed=0)
+    gossip = Gossip(peers_of("directed_ring", 4), [certificate := ConsensusBound(4)], seed=0)
     verdicts = []
     for _ in range(1000):
         gossip.step()
@@ -219,8 +222,8 @@ def test_wrong_weights_are_found_out():
     Each is pulled its own way, as by a task of its own: changes that point anywhere hide in the triangle inequality.
     """
     peers = peers_of("directed_ring", 4)
-    gossip = Gossip(peers, [certificate := Certificate(4)], seed=0, weight=0.05, told=0.5)
-    honest = Gossip(peers, [truth := Certificate(4)], seed=0, weight=0.05)
+    gossip = Gossip(peers, [certificate := ConsensusBound(4)], seed=0, weight=0.05, told=0.5)
+    honest = Gossip(peers, [truth := ConsensusBound(4)], seed=0, weight=0.05)
     gossip.pull += 3 * np.eye(4, SIZE)
     honest.pull += 3 * np.eye(4, SIZE)
     failed = 0
@@ -278,7 +281,7 @@ class Matrices:
 def test_it_is_the_sum_over_products_of_matrices(name, seed):
     """And no more than the sum with their norms, which ALGORITHMS.md has."""
     reference = Matrices(4, kept=4)
-    gossip = Gossip(peers_of(name, 4), [certificate := Certificate(4), reference], seed, delay=0)
+    gossip = Gossip(peers_of(name, 4), [certificate := ConsensusBound(4), reference], seed, delay=0)
     for _ in range(40):
         gossip.step(change=float(gossip.rng.exponential()))
     column, norm = reference.bounds()
@@ -299,7 +302,7 @@ def test_the_printed_form_is_not_a_bound():
     assert norms == pytest.approx([0.7] * 5)
     rate = max(norms)
 
-    certificate = Certificate(2)
+    certificate = ConsensusBound(2)
     certificate.adapted(1, 1, 0.0)
     for version in range(1, 6):
         certificate.adapted(0, version, 1.0)
@@ -325,7 +328,7 @@ def test_one_asynchronous_step_may_increase_the_norm():
 
 def test_the_printed_form_fails_in_a_run():
     """With the rate as it is seen: agents that combine steadily, then stop for a while, as one that fails does."""
-    certificate = Certificate(2)
+    certificate = ConsensusBound(2)
     for version in range(1, 200):
         certificate.adapted(0, version, 0.0)
         certificate.adapted(1, version, 0.0)
@@ -339,7 +342,7 @@ def test_the_printed_form_fails_in_a_run():
 
 
 def test_a_window_ends_when_half_is_left():
-    certificate = Certificate(2)
+    certificate = ConsensusBound(2)
     for version in range(1, 10):
         certificate.adapted(0, version, 1.0)
         certificate.adapted(1, version, 1.0)
@@ -357,7 +360,7 @@ def test_a_window_ends_when_half_is_left():
 
 
 def test_the_longest_delay_is_that_of_a_combined_message():
-    certificate = Certificate(3)
+    certificate = ConsensusBound(3)
     certificate.adapted(0, 1, 1.0)
     for version in range(1, 6):
         certificate.adapted(1, version, 1.0)
@@ -367,14 +370,14 @@ def test_the_longest_delay_is_that_of_a_combined_message():
 
 
 def test_who_joins_takes_over_a_message():
-    certificate = Certificate(2)
+    certificate = ConsensusBound(2)
     certificate.adapted(0, 1, 3.0)
     certificate.joined(1, sender=0, version=1)
     assert certificate.bound() == 0
 
 
 def test_a_message_that_was_received_outlives_newer_ones():
-    certificate = Certificate(2, kept=2)
+    certificate = ConsensusBound(2, kept=2)
     for version in range(1, 50):
         certificate.adapted(0, version, 1.0 if version == 1 else 0.0)
         if version == 1:
@@ -387,7 +390,7 @@ def test_a_message_that_was_received_outlives_newer_ones():
 
 
 def test_memory_does_not_grow_with_the_run():
-    certificate = Certificate(3, kept=3, terms=16)
+    certificate = ConsensusBound(3, kept=3, terms=16)
     gossip = Gossip(peers_of("complete", 3), [certificate], seed=2)
     for _ in range(2000):
         gossip.step()
@@ -409,14 +412,14 @@ def test_memory_does_not_grow_with_the_run():
         (lambda c: c.combined(1, 0.5, [(0, 6, 0.5)]), "message 6 of agent 0 is not held"),
         (lambda c: c.received(1, 0, 1), "message 1 of agent 0 is not held"),
         (lambda c: c.received(7, 0, 5), "agent is 7"),
-        (lambda _: Certificate(0), "agents is 0"),
-        (lambda _: Certificate(2, -1.0), "initial_distance is -1.0"),
-        (lambda _: Certificate(2, kept=0), "kept is 0"),
-        (lambda _: Certificate(2, terms=1), "terms is 1"),
+        (lambda _: ConsensusBound(0), "agents is 0"),
+        (lambda _: ConsensusBound(2, -1.0), "initial_distance is -1.0"),
+        (lambda _: ConsensusBound(2, kept=0), "kept is 0"),
+        (lambda _: ConsensusBound(2, terms=1), "terms is 1"),
     ],
 )
 def test_bad_events_change_nothing(call, message):
-    certificate = Certificate(2)
+    certificate = ConsensusBound(2)
     for version in range(1, 6):
         certificate.adapted(0, version, 1.0)
     with pytest.raises(InputError, match=message):
@@ -427,7 +430,7 @@ def test_bad_events_change_nothing(call, message):
 
 
 def test_a_verdict_without_movement_has_no_ratio():
-    verdict = Certificate(2).verdict(0.0)
+    verdict = ConsensusBound(2).verdict(0.0)
     assert verdict == Verdict(distance=0.0, bound=0.0, printed=0.0, slack=0.0)
     assert verdict.holds
     assert math.isnan(verdict.ratio)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.analysis.certificates import (
+from gossamer.analysis.consensus_bounds import (
     Gossip,
     are_ergodic,
     asynchronous_step,
@@ -22,7 +22,7 @@ from gossamer.analysis.certificates import (
     replay,
     strong_connectivity,
 )
-from gossamer.certificate import Certificate
+from gossamer.diagnostics.consensus_bound import ConsensusBound
 from gossamer.errors import InputError
 
 ROUNDOFF = 1 + 1e-9  # of float64, in sums of some hundred products
@@ -36,7 +36,7 @@ def one_after_the_other(agents, events, seed, delay=3):
     generator = np.random.default_rng(seed)
     start = generator.normal(size=(agents, 3))
     distance = math.sqrt(((start - start.mean(0)) ** 2).sum() / agents)
-    certificate = Certificate(agents, distance, kept=delay + 1)
+    certificate = ConsensusBound(agents, distance, kept=delay + 1)
     weights = np.tile(np.eye(agents), (events, 1, 1))
     ages = np.zeros((events, agents, agents), int)
     updates = np.zeros((events, agents, 3))

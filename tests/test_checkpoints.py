@@ -20,9 +20,9 @@ import pytest
 from safetensors.numpy import load
 from safetensors.numpy import save as dump
 
-from gossamer import checkpoints
-from gossamer.checkpoints import Checkpoint, DamagedCheckpoint, restore, restore_newest, rounds, save
 from gossamer.errors import InputError
+from gossamer.runs import checkpoints
+from gossamer.runs.checkpoints import Checkpoint, DamagedCheckpoint, restore, restore_newest, rounds, save
 
 
 class State(NamedTuple):
@@ -368,7 +368,7 @@ class TestSave:
 KILLED_SAVES = """
 import os, shutil, signal, sys
 import numpy as np
-from gossamer.checkpoints import Checkpoint, save
+from gossamer.runs.checkpoints import Checkpoint, save
 
 def saver(folder, module, name, calls):
     state = {"weight": np.arange(1000.0)}

@@ -17,7 +17,7 @@ from gossamer import train
 from gossamer.catalogue import RECIPES, REPRODUCTIONS, TOPOLOGIES, WEIGHT_RULES
 from gossamer.cli import COMMANDS, main
 from gossamer.recipes import pendulum
-from gossamer.records import MetricsLog, read_metrics
+from gossamer.runs.folder import MetricsLog, read_metrics
 
 TINY = ["--hidden", "8", "8", "--agents", "5", "--topology", "ring", "--max-steps", "20"]
 
@@ -177,10 +177,10 @@ def test_topology_prints_properties_and_draws(capsys, tmp_path):
 
 
 def test_demo_ends_with_the_path_of_the_picture(capsys, tmp_path, monkeypatch):
-    import gossamer.demo
+    import gossamer.cli.demo
     from small import small_experiment
 
-    monkeypatch.setattr(gossamer.demo, "cartpole_balance", small_experiment)
+    monkeypatch.setattr(gossamer.cli.demo, "cartpole_balance", small_experiment)
     status, out, _ = call(capsys, "demo", "--rounds", 3, "--out", tmp_path / "demo")
     assert status == 0
     assert out.splitlines()[-1] == str(tmp_path / "demo" / "curves.png")
@@ -522,7 +522,7 @@ def test_theory_refuses_bad_input_in_one_sentence(capsys):
 
 
 def test_theory_computes_nothing_where_a_flag_is_unknown(capsys, monkeypatch):
-    from gossamer.theory.tables import SUBJECTS
+    from gossamer_papers.theory.tables import SUBJECTS
 
     computed = []
 

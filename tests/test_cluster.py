@@ -21,12 +21,9 @@ import pytest
 pytest.importorskip("cryptography", reason="certificates need the extra gossamer[ray]")
 pytest.importorskip("zenoh", reason="the network needs the extra gossamer[ray]")
 
-from gossamer import checkpoints
 from gossamer.cli import main
 from gossamer.errors import InputError
-from gossamer.fleet.cluster import Cluster, driver, launch_on_ray, resume_on_ray
-from gossamer.fleet.cluster.connection import Connection, require_room
-from gossamer.fleet.launch import (
+from gossamer.network.launcher import (
     AgentsFailed,
     Launch,
     agent_folder,
@@ -34,14 +31,17 @@ from gossamer.fleet.launch import (
     launchable,
     load_launch,
     output_of,
-    resume_launch,
 )
-from gossamer.fleet.membership import default_names
-from gossamer.fleet.status import ask_run
-from gossamer.records import read_config, read_last_row, read_metrics
+from gossamer.network.membership import default_names
+from gossamer.network.ray import Cluster, driver, launch_on_ray, resume_on_ray
+from gossamer.network.ray.connection import Connection, require_room
+from gossamer.network.status import ask_run
+from gossamer.runs import checkpoints
+from gossamer.runs.folder import read_config, read_last_row, read_metrics
+from gossamer.runs.restore import restore_population
 from gossamer.schedules import Schedule
-from gossamer.stopping import Interrupted
-from gossamer.train import restore_population, train
+from gossamer.system.signals import Interrupted
+from gossamer.train import train
 from small import small_experiment
 
 IN_STEP = Schedule("most_recent", staleness=0)
@@ -344,7 +344,7 @@ def test_agents_of_a_lost_node_come_back_elsewhere_and_all_go_on_after_a_stop(no
     print({name: round(each - times["lost"], 1) for name, each in times.items()}, "after the loss")
 
     last = max(last_round(run, name) for name in names) + 20
-    resume_launch(run, rounds=last)
+    resume_on_ray(run, rounds=last)
     for name in names:
         require_increasing(run, name, last)
     assert read_metrics(run / "metrics.jsonl")[-1]["round"] == last
@@ -503,15 +503,17 @@ def test_without_ray_a_sentence_names_the_extra(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_a_launch_on_ray_is_resumed_there(tmp_path):
+def test_only_a_launch_on_ray_is_resumed_there(tmp_path, capsys):
     run = tmp_path / "run"
     create_launch(few(2), run, Launch())
     with pytest.raises(
         InputError, match="was not launched on Ray; give a folder of gossamer launch --runtime"
     ):
         resume_on_ray(run)
-    with pytest.raises(InputError, match=r"address is 'auto'; .* was not launched on Ray, leave it out"):
-        resume_launch(run, address="auto")
+    with pytest.raises(SystemExit) as ended:
+        main(["launch", "--resume", str(run), "--address", "auto"])
+    assert ended.value.code == 2
+    assert "address is 'auto'" in capsys.readouterr().err
     assert load_launch(run)[2] == Launch()
 
 

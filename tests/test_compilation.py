@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer import compilation
-from gossamer.compilation import compiler_options, jit
+from gossamer.system import compilation
+from gossamer.system.compilation import compiler_options, jit
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_importing_and_decorating_start_no_backend():
 import jax
 def fail(): raise AssertionError("a backend was asked for")
 jax.default_backend = fail
-from gossamer.compilation import jit
+from gossamer.system.compilation import jit
 jit(lambda x: x)
 """
     in_new_process(program)
@@ -92,7 +92,7 @@ FAULTS = """
 import resource
 import numpy as np
 from concurrent.futures import ThreadPoolExecutor
-from gossamer.compilation import keep_memory_mapped
+from gossamer.system.compilation import keep_memory_mapped
 assert not {keep} or keep_memory_mapped()
 def work():
     for _ in range(20):

@@ -15,7 +15,7 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from gossamer import compilation_cache
 from gossamer.cli import main
-from gossamer.compilation_cache import (
+from gossamer.system.compilation_cache import (
     CacheWarning,
     cache_root,
     disable_cache,
@@ -237,7 +237,7 @@ def test_no_cache_is_understood_where_programs_are_compiled(monkeypatch, command
 
 PROGRAM = """
 import jax, sys
-from gossamer.compilation_cache import persistent_cache
+from gossamer.system.compilation_cache import persistent_cache
 with persistent_cache() as folder:
     print(sum(jax.jit(lambda x, n=n: n * x)(2.0) for n in range(20)), folder)
 """

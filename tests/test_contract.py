@@ -21,7 +21,7 @@ from gossamer.algorithms import (
     combine,
 )
 from gossamer.algorithms.hyperparameters import traced
-from gossamer.serialization import dumps, loads
+from gossamer.runs.serialization import dumps, loads
 from gossamer.types import Box, Discrete, Frames, Spaces, Trajectory
 
 SPACES = Spaces(observation_size=3, action=Box(size=2, bound=4.0))

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from gossamer.correlation import CorrelationSum, correlation, mean_off_diagonal
+from gossamer.diagnostics.gradient_correlation import CorrelationSum, correlation, mean_off_diagonal
 
 
 @pytest.mark.parametrize("parameters", [2, 100, 65_536, 150_001])

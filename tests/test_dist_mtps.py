@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from gossamer.algorithms import DistMTPS, adapt
 from gossamer.algorithms.dist_mtps import Factors, Searched
-from gossamer.engines.lockstep import DeviceEngine
 from gossamer.environments import CartPoleBalance, spaces_of
 from gossamer.errors import InputError
 from gossamer.experience import Episodes, Steps
 from gossamer.experiment import Experiment
 from gossamer.mixing import metropolis_hastings, weigh
-from gossamer.parts import build
 from gossamer.recipes import cartpole_balance, dist_mtps
-from gossamer.rounds import act_and_adapt, agent_key
+from gossamer.runtimes.build import build
 from gossamer.runtimes.cycle import CycleMailbox
+from gossamer.runtimes.lockstep import VectorisedRuntime
 from gossamer.runtimes.mailbox import Delivery
+from gossamer.runtimes.rounds import act_and_adapt, agent_key
 from gossamer.schedules import Cycle, Links, Schedule
 from gossamer.topologies import named
 from gossamer.types import Box, Spaces, Trajectory
@@ -306,15 +306,15 @@ def small(**changes):
 
 def run(experiment, rounds, every=1):
     parts = build(experiment)
-    engine = DeviceEngine(experiment, parts)
-    population, reports = engine.advance(engine.start(), rounds, every)
+    runtime = VectorisedRuntime(experiment, parts)
+    population, reports = runtime.advance(runtime.start(), rounds, every)
     return parts, population, reports
 
 
 def test_a_round_is_collecting_in_parallel_and_then_a_cycle():
     experiment = small()
     parts, population, _ = run(experiment, rounds=2)
-    learners = jax.tree.map(lambda leaf: leaf[0], DeviceEngine(experiment, parts).start().learner)
+    learners = jax.tree.map(lambda leaf: leaf[0], VectorisedRuntime(experiment, parts).start().learner)
 
     @jax.jit
     def alone(learner, tasks, agent, number):

@@ -9,10 +9,10 @@ import pytest
 from gossamer import evaluate, train
 from gossamer.environments import Acrobot, CartPoleBalance
 from gossamer.errors import InputError
-from gossamer.evaluate import Evaluation, table, tasks_named, write_evaluation
+from gossamer.evaluation.evaluate import Evaluation, table, tasks_named, write_evaluation
 from gossamer.experience import Steps
-from gossamer.parts import build, initial_population
-from gossamer.train import restore_population
+from gossamer.runs.restore import restore_population
+from gossamer.runtimes.build import build, initial_population
 from small import FixedStart, OnHost, small_experiment
 
 
@@ -110,7 +110,9 @@ def test_columns_against_a_table_made_by_hand():
 def test_episodes_on_the_host_equal_those_on_the_device(monkeypatch, greedy):
     """Where nothing is drawn; sampled actions are drawn from other keys, and only their returns' range is alike."""
 
-    module = importlib.import_module("gossamer.evaluate")  # the package has a function of that name
+    module = importlib.import_module(
+        "gossamer.evaluation.evaluate"
+    )  # the package has a function of that name
 
     def returns(environment):
         experiment = small_experiment(environment=environment, experience=Steps(2), seeds=2)

@@ -94,7 +94,7 @@ from examples.diff_ppo import DiffPPO
 
 from gossamer import Experiment, train
 from gossamer.experience import Steps
-from gossamer.train import restore_population
+from gossamer.runs.restore import restore_population
 from gossamer.types import Spaces
 
 environment = getattr(test_learning, sys.argv[1])()

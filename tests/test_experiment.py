@@ -7,10 +7,10 @@ from gossamer.algorithms import A2C, DistMTPS, Reinforce, SiAC
 from gossamer.environments import Acrobot, spaces_of
 from gossamer.errors import InputError
 from gossamer.experience import Steps
-from gossamer.parts import build, population_shape, require_memory, require_memory_of_one, tree_bytes
 from gossamer.recipes import RECIPES
+from gossamer.runs.serialization import dumps, loads
+from gossamer.runtimes.build import build, population_shape, require_memory, require_memory_of_one, tree_bytes
 from gossamer.schedules import Schedule
-from gossamer.serialization import dumps, loads
 from small import small_experiment
 
 
@@ -163,7 +163,7 @@ def test_refuses_what_memory_cannot_hold():
 
 
 def test_memory_that_a_container_does_not_give_counts_as_missing(monkeypatch):
-    monkeypatch.setattr("gossamer.parts.usable_memory", lambda: 2**10)
+    monkeypatch.setattr("gossamer.runtimes.build.usable_memory", lambda: 2**10)
     with pytest.raises(InputError, match=r"and this process may use 0\.0 GiB; fewer agents or seeds"):
         build(small_experiment())
 
@@ -173,7 +173,7 @@ def test_an_agent_that_is_a_process_needs_memory_for_itself_and_those_it_hears(m
     parts = build(experiment)
     alone = population_shape(parts.algorithm, experiment, None, parts.tasks, only=1)
     leaf = 2 * (tree_bytes(alone) + parts.message_bytes)
-    monkeypatch.setattr("gossamer.parts.usable_memory", lambda: leaf)
+    monkeypatch.setattr("gossamer.runtimes.build.usable_memory", lambda: leaf)
     require_memory_of_one(experiment, build(experiment), 1)
     with pytest.raises(
         InputError,
@@ -182,6 +182,6 @@ def test_an_agent_that_is_a_process_needs_memory_for_itself_and_those_it_hears(m
         require_memory_of_one(experiment, parts, 0)
     with pytest.raises(InputError, match="the population would need"):
         require_memory(experiment, parts)
-    monkeypatch.setattr("gossamer.parts.usable_memory", lambda: leaf - 1)
+    monkeypatch.setattr("gossamer.runtimes.build.usable_memory", lambda: leaf - 1)
     with pytest.raises(InputError, match="agent 1 with a message of each of 1 others would need"):
         require_memory_of_one(experiment, parts, 1)

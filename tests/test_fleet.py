@@ -22,20 +22,17 @@ pytest.importorskip("zenoh", reason="the network needs the extra gossamer[networ
 
 from tests.stress import churn as churning
 
-from gossamer import checkpoints, cli
+from gossamer import cli
 from gossamer.algorithms import Impala
-from gossamer.checkpoints import Checkpoint
-from gossamer.claiming import claimed
-from gossamer.engines.workers import Worker
 from gossamer.environments import Acrobot
 from gossamer.errors import InputError
-from gossamer.evaluate import evaluate
+from gossamer.evaluation.evaluate import evaluate
 from gossamer.experience import Unrolls
 from gossamer.experiment import Experiment
-from gossamer.fleet.answer import read_answer
-from gossamer.fleet.device import Device, be_agent, membership_of
-from gossamer.fleet.gather import gather, merged_rows
-from gossamer.fleet.launch import (
+from gossamer.network.agent import Replaced, _Agent, load_membership, run_member, state_like
+from gossamer.network.answer import read_answer
+from gossamer.network.device import Device, be_agent, membership_of
+from gossamer.network.launcher import (
     Launch,
     Supervisor,
     agent_folder,
@@ -45,20 +42,25 @@ from gossamer.fleet.launch import (
     output_of,
     resume_launch,
 )
-from gossamer.fleet.member import Replaced, _Agent, load_membership, run_member, state_like
-from gossamer.fleet.membership import Fleet, Membership, default_names, read_fleet
-from gossamer.fleet.status import ask, ask_run, table
-from gossamer.normalisation import Moments
-from gossamer.parts import build, initial_population, population_shape, tree_bytes
-from gossamer.recording import NonFiniteParameters
-from gossamer.records import create_run, read_last_row, read_metrics
-from gossamer.runtimes.network.session import Session
-from gossamer.runtimes.single import spread_alone, squared_distance_to_mean
+from gossamer.network.membership import Fleet, Membership, default_names, read_fleet
+from gossamer.network.merge import gather, merged_rows
+from gossamer.network.session import Session
+from gossamer.network.status import ask, ask_run, table
+from gossamer.running_statistics import Moments
+from gossamer.runs import checkpoints
+from gossamer.runs.checkpoints import Checkpoint
+from gossamer.runs.folder import create_run, read_last_row, read_metrics
+from gossamer.runs.lock import claimed
+from gossamer.runs.log import NonFiniteParameters
+from gossamer.runs.restore import restore_population
+from gossamer.runs.serialization import to_data
+from gossamer.runtimes.agent_step import spread_alone, squared_distance_to_mean
+from gossamer.runtimes.build import build, initial_population, population_shape, tree_bytes
 from gossamer.runtimes.vectorised import consensus_distance
+from gossamer.runtimes.workers import Worker
 from gossamer.schedules import Schedule
-from gossamer.serialization import to_data
-from gossamer.stopping import Interrupted, Stop
-from gossamer.train import restore_population, resume, train
+from gossamer.system.signals import Interrupted, Stop
+from gossamer.train import resume, train
 from gossamer.types import Spaces
 from small import small_experiment
 
@@ -167,7 +169,7 @@ def test_only_who_holds_all_agents_needs_memory_for_all(tmp_path, monkeypatch):
         create_run(folder, {"experiment": to_data(experiment), "agent": agent})
     parts = build(experiment)
     whole = 2 * tree_bytes(population_shape(parts.algorithm, experiment, None, parts.tasks))
-    monkeypatch.setattr("gossamer.parts.usable_memory", lambda: whole - 1)
+    monkeypatch.setattr("gossamer.runtimes.build.usable_memory", lambda: whole - 1)
     for hold in (
         lambda: launch(experiment, tmp_path / "new"),
         lambda: gather(folders, tmp_path / "new"),
@@ -177,7 +179,7 @@ def test_only_who_holds_all_agents_needs_memory_for_all(tmp_path, monkeypatch):
             hold()
     assert not (tmp_path / "new").exists()
     assert Member(experiment, fleet, "agent-3", tmp_path / "device", begins_with="own").join() is None
-    monkeypatch.setattr("gossamer.parts.usable_memory", lambda: 2**10)
+    monkeypatch.setattr("gossamer.runtimes.build.usable_memory", lambda: 2**10)
     with pytest.raises(InputError, match="agent 3 with a message of each of 2 others would need"):
         be_agent(experiment, Device("agent-3", listen=("tcp/127.0.0.1:0",)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -314,7 +316,7 @@ def test_agents_are_gathered_into_nothing_else_than_their_own_run(copied, tmp_pa
 def test_a_graph_is_built_once_and_one_worker_tells_the_form_of_all(tmp_path, monkeypatch):
     experiment, built = few(rounds=1, checkpoint_every=1), []
     supervisor = Supervisor(experiment, free_fleet(4), Launch(), tmp_path)
-    monkeypatch.setattr("gossamer.fleet.launch.build", lambda each: (built.append(each), build(each))[1])
+    monkeypatch.setattr("gossamer.network.launcher.build", lambda each: (built.append(each), build(each))[1])
     connections = {name: supervisor.connects_to(name) for name in default_names(4)}
     assert connections["agent-3"] == ("agent-0", "agent-2")
     assert len(built) == 1
@@ -499,7 +501,7 @@ def test_who_cannot_enter_the_network_writes_nothing_and_leaves_nothing_open(tmp
 def test_what_fails_while_an_agent_is_made_leaves_nothing_open(tmp_path, monkeypatch):
     closed, close = [], Session.close
     monkeypatch.setattr(Session, "close", lambda self: (closed.append(self), close(self)))
-    monkeypatch.setattr("gossamer.fleet.member.Peer", lambda *_: 1 / 0)
+    monkeypatch.setattr("gossamer.network.agent.Peer", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         alone(pair(), tmp_path / "agent")
     assert closed

@@ -16,8 +16,8 @@ pytest.importorskip("cryptography", reason="certificates need the extra gossamer
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from gossamer import keys
 from gossamer.errors import InputError
+from gossamer.network import credentials
 
 DAY = 86400.0
 NOW = 1_800_000_000.25
@@ -30,7 +30,7 @@ def now():
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "keys"
-    keys.create_authority(folder, "demo", clock=now)
+    credentials.create_authority(folder, "demo", clock=now)
     return folder
 
 
@@ -44,7 +44,7 @@ def modes(folder):
 
 def test_what_a_certificate_says(folder):
     addresses = ("192.0.2.7", "2001:db8::1", "robot-7.example.org")
-    found = certificate(keys.issue(folder, "robot-7", addresses, days=2, clock=now))
+    found = certificate(credentials.issue(folder, "robot-7", addresses, days=2, clock=now))
     authority = certificate(folder / "authority.pem")
     assert [each.value for each in found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == ["robot-7"]
     assert found.issuer == authority.subject
@@ -64,7 +64,7 @@ def test_what_a_certificate_says(folder):
 
 
 def test_what_a_certificate_says_by_default(folder):
-    found = certificate(keys.issue(folder, "ada", clock=now))
+    found = certificate(credentials.issue(folder, "ada", clock=now))
     other = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert other.get_values_for_type(x509.DNSName) == ["localhost"]
     assert other.get_values_for_type(x509.IPAddress) == [ipaddress.ip_address("127.0.0.1")]
@@ -73,8 +73,10 @@ def test_what_a_certificate_says_by_default(folder):
 
 def test_another_implementation_takes_them(tmp_path):
     folder = tmp_path / "keys"
-    keys.create_authority(folder, "demo")
-    files = keys.KeyFiles(folder / "authority.pem", keys.issue(folder, "ada"), folder / "ada.key")
+    credentials.create_authority(folder, "demo")
+    files = credentials.KeyFiles(
+        folder / "authority.pem", credentials.issue(folder, "ada"), folder / "ada.key"
+    )
     ends = {}
     buffers = {side: (ssl.MemoryBIO(), ssl.MemoryBIO()) for side in ("server", "client")}
     for side, protocol in (("server", ssl.PROTOCOL_TLS_SERVER), ("client", ssl.PROTOCOL_TLS_CLIENT)):
@@ -99,8 +101,8 @@ def test_another_implementation_takes_them(tmp_path):
 def test_only_the_owner_may_read_keys(tmp_path, mask):
     before = os.umask(mask)
     try:
-        keys.create_authority(tmp_path / "new" / "keys", "demo")
-        keys.issue(tmp_path / "new" / "keys", "ada")
+        credentials.create_authority(tmp_path / "new" / "keys", "demo")
+        credentials.issue(tmp_path / "new" / "keys", "ada")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "new" / "keys").stat().st_mode) == 0o700
@@ -126,7 +128,7 @@ def test_a_key_is_never_open_to_others_even_for_a_moment(folder, monkeypatch):
     monkeypatch.setattr(os, "open", watched)
     before = os.umask(0)
     try:
-        keys.issue(folder, "ada", clock=now)
+        credentials.issue(folder, "ada", clock=now)
     finally:
         os.umask(before)
     (key,) = [each for each in opened if ".ada.key." in each[0]]
@@ -136,14 +138,14 @@ def test_a_key_is_never_open_to_others_even_for_a_moment(folder, monkeypatch):
 def test_nothing_is_overwritten(folder):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(InputError, match=r"authority\.key exists already; remove it first"):
-        keys.create_authority(folder, "demo", clock=now)
-    keys.issue(folder, "ada", clock=now)
+        credentials.create_authority(folder, "demo", clock=now)
+    credentials.issue(folder, "ada", clock=now)
     with pytest.raises(InputError, match=r"ada\.key exists already; remove it first, or choose another name"):
-        keys.issue(folder, "ada", clock=now)
+        credentials.issue(folder, "ada", clock=now)
     (folder / "ada.key").unlink()
     kept = (folder / "ada.pem").read_bytes()
     with pytest.raises(InputError, match=r"ada\.pem exists already"):
-        keys.issue(folder, "ada", clock=now)
+        credentials.issue(folder, "ada", clock=now)
     assert (folder / "ada.pem").read_bytes() == kept
     assert set(modes(folder)) == {*before, "ada.pem"}, "a half of a pair, or a temporary file, was left"
     assert {name: (folder / name).read_bytes() for name in before} == before
@@ -162,18 +164,18 @@ def test_what_breaks_off_leaves_nothing(folder, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
-        keys.issue(folder, "ada", clock=now)
+        credentials.issue(folder, "ada", clock=now)
     assert set(modes(folder)) == before
 
 
 def test_a_certificate_does_not_outlive_its_authority(tmp_path):
-    keys.create_authority(tmp_path / "keys", "demo", days=10, clock=now)
-    found = certificate(keys.issue(tmp_path / "keys", "ada", days=365, clock=lambda: NOW + 5 * DAY))
+    credentials.create_authority(tmp_path / "keys", "demo", days=10, clock=now)
+    found = certificate(credentials.issue(tmp_path / "keys", "ada", days=365, clock=lambda: NOW + 5 * DAY))
     assert found.not_valid_after_utc == certificate(tmp_path / "keys" / "authority.pem").not_valid_after_utc
     with pytest.raises(InputError, match=r"authority\.pem expired on 2027-01-25 08:00 UTC; issue another"):
-        keys.issue(tmp_path / "keys", "bob", clock=lambda: NOW + 11 * DAY)
+        credentials.issue(tmp_path / "keys", "bob", clock=lambda: NOW + 11 * DAY)
     with pytest.raises(InputError, match=r"authority\.pem is not valid before"):
-        keys.issue(tmp_path / "keys", "bob", clock=lambda: NOW - DAY)
+        credentials.issue(tmp_path / "keys", "bob", clock=lambda: NOW - DAY)
 
 
 @pytest.mark.parametrize(
@@ -181,9 +183,9 @@ def test_a_certificate_does_not_outlive_its_authority(tmp_path):
 )
 def test_bad_names_are_refused(folder, name, tmp_path):
     for attempt in (
-        lambda: keys.issue(folder, name, clock=now),
-        lambda: keys.check(folder, name, clock=now),
-        lambda: keys.create_authority(tmp_path / "other", name),
+        lambda: credentials.issue(folder, name, clock=now),
+        lambda: credentials.check(folder, name, clock=now),
+        lambda: credentials.create_authority(tmp_path / "other", name),
     ):
         with pytest.raises(InputError, match="must have 1 to 63 lower-case letters, digits and hyphens"):
             attempt()
@@ -192,10 +194,10 @@ def test_bad_names_are_refused(folder, name, tmp_path):
 
 def test_good_names(folder):
     for name in ("a", "7", "observer-1", "robot-7-", "a" * 63):
-        keys.issue(folder, name, clock=now)
-        keys.check(folder, name, clock=now)
+        credentials.issue(folder, name, clock=now)
+        credentials.check(folder, name, clock=now)
     with pytest.raises(InputError, match="name is 'authority', which is taken by the authority's own files"):
-        keys.issue(folder, "authority", clock=now)
+        credentials.issue(folder, "authority", clock=now)
 
 
 @pytest.mark.parametrize(
@@ -219,26 +221,26 @@ def test_good_names(folder):
 )
 def test_bad_addresses_are_refused(folder, addresses, message):
     with pytest.raises(InputError, match=message.replace("[", r"\[").replace("*", r"\*")):
-        keys.issue(folder, "ada", addresses, clock=now)
+        credentials.issue(folder, "ada", addresses, clock=now)
     assert "ada.key" not in modes(folder)
 
 
 @pytest.mark.parametrize("days", [0, -1, float("nan"), float("inf"), 36501])
 def test_bad_lengths_of_time_are_refused(folder, days, tmp_path):
     with pytest.raises(InputError, match="days is"):
-        keys.issue(folder, "ada", days=days, clock=now)
+        credentials.issue(folder, "ada", days=days, clock=now)
     with pytest.raises(InputError, match="days is"):
-        keys.create_authority(tmp_path / "other", "demo", days=days)
+        credentials.create_authority(tmp_path / "other", "demo", days=days)
 
 
 def test_a_folder_must_be_the_owners_alone(folder, tmp_path):
     folder.chmod(0o750)
     with pytest.raises(InputError, match=r"others may look into .*keys \(its mode is 0750\); chmod 700"):
-        keys.issue(folder, "ada", clock=now)
+        credentials.issue(folder, "ada", clock=now)
     with pytest.raises(InputError, match="others may look into"):
-        keys.create_authority(folder, "again", clock=now)
+        credentials.create_authority(folder, "again", clock=now)
     with pytest.raises(InputError, match="is no folder; create the authority first"):
-        keys.issue(tmp_path / "absent", "ada", clock=now)
+        credentials.issue(tmp_path / "absent", "ada", clock=now)
 
 
 def missing_authority(folder, other):
@@ -321,71 +323,71 @@ def another_key(folder, other):
     ],
 )
 def test_what_is_wrong_is_said(folder, tmp_path, spoil):
-    keys.issue(folder, "ada", clock=now)
-    keys.issue(folder, "bob", clock=now)
-    keys.create_authority(tmp_path / "other", "demo", clock=now)
-    assert keys.check(folder, "ada", clock=now) == (
+    credentials.issue(folder, "ada", clock=now)
+    credentials.issue(folder, "bob", clock=now)
+    credentials.create_authority(tmp_path / "other", "demo", clock=now)
+    assert credentials.check(folder, "ada", clock=now) == (
         folder / "authority.pem",
         folder / "ada.pem",
         folder / "ada.key",
     )
     message = spoil(folder, tmp_path / "other")
     with pytest.raises(InputError, match=message) as error:
-        keys.check(folder, "ada", clock=now)
+        credentials.check(folder, "ada", clock=now)
     assert "\n" not in str(error.value)
 
 
 def test_the_time_of_a_certificate(folder):
-    keys.issue(folder, "ada", days=2, clock=now)
-    keys.check(folder, "ada", clock=lambda: NOW + 2 * DAY - 1)
-    keys.check(folder, "ada", clock=lambda: NOW - 3599)  # clocks differ
+    credentials.issue(folder, "ada", days=2, clock=now)
+    credentials.check(folder, "ada", clock=lambda: NOW + 2 * DAY - 1)
+    credentials.check(folder, "ada", clock=lambda: NOW - 3599)  # clocks differ
     with pytest.raises(
         InputError, match=r"ada\.pem expired on 2027-01-17 08:00 UTC; issue another certificate"
     ):
-        keys.check(folder, "ada", clock=lambda: NOW + 2 * DAY + 1)
+        credentials.check(folder, "ada", clock=lambda: NOW + 2 * DAY + 1)
     with pytest.raises(
         InputError, match=r"authority\.pem is not valid before 2027-01-15 07:00 UTC; set this machine's"
     ):
-        keys.check(folder, "ada", clock=lambda: NOW - 3601)
-    keys.issue(folder, "bob", clock=lambda: NOW + 30 * DAY)
+        credentials.check(folder, "ada", clock=lambda: NOW - 3601)
+    credentials.issue(folder, "bob", clock=lambda: NOW + 30 * DAY)
     with pytest.raises(InputError, match=r"bob\.pem is not valid before"):
-        keys.check(folder, "bob", clock=lambda: NOW + 29 * DAY)
+        credentials.check(folder, "bob", clock=lambda: NOW + 29 * DAY)
 
 
 def test_an_agent_needs_no_key_of_the_authority(folder, tmp_path):
-    keys.issue(folder, "ada", clock=now)
+    credentials.issue(folder, "ada", clock=now)
     (folder / "authority.key").unlink()
-    keys.check(folder, "ada", clock=now)
+    credentials.check(folder, "ada", clock=now)
     with pytest.raises(InputError, match=r"authority\.key is missing; it is where the authority was created"):
-        keys.issue(folder, "bob", clock=now)
+        credentials.issue(folder, "bob", clock=now)
 
 
 def test_an_agent_is_no_authority(folder):
-    keys.issue(folder, "ada", clock=now)
-    keys.issue(folder, "bob", clock=now)
+    credentials.issue(folder, "ada", clock=now)
+    credentials.issue(folder, "bob", clock=now)
     for ending in ("pem", "key"):
         os.replace(folder / f"ada.{ending}", folder / f"authority.{ending}")
     with pytest.raises(
         InputError, match=r"authority\.pem is no authority's certificate; create the authority first"
     ):
-        keys.issue(folder, "eve", clock=now)
+        credentials.issue(folder, "eve", clock=now)
     with pytest.raises(InputError, match=r"authority\.pem is no authority's certificate"):
-        keys.check(folder, "bob", clock=now)
+        credentials.check(folder, "bob", clock=now)
 
 
 def test_the_authoritys_own_key_is_needed(folder):
-    keys.issue(folder, "ada", clock=now)
+    credentials.issue(folder, "ada", clock=now)
     os.replace(folder / "ada.key", folder / "authority.key")
     with pytest.raises(InputError, match=r"authority\.key is the key of another certificate"):
-        keys.issue(folder, "bob", clock=now)
+        credentials.issue(folder, "bob", clock=now)
 
 
 def test_without_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
     for attempt in (
-        lambda: keys.create_authority(tmp_path / "keys", "demo"),
-        lambda: keys.issue(tmp_path / "keys", "ada"),
-        lambda: keys.check(tmp_path / "keys", "ada"),
+        lambda: credentials.create_authority(tmp_path / "keys", "demo"),
+        lambda: credentials.issue(tmp_path / "keys", "ada"),
+        lambda: credentials.check(tmp_path / "keys", "ada"),
     ):
         with pytest.raises(
             InputError, match=r"cryptography is not installed; pip install 'gossamer\[network\]'"
@@ -395,7 +397,7 @@ def test_without_the_package(tmp_path, monkeypatch):
 
 
 def test_by_the_clock_of_this_machine(tmp_path):
-    keys.create_authority(tmp_path / "keys", "demo")
-    found = certificate(keys.issue(tmp_path / "keys", "ada", days=1))
+    credentials.create_authority(tmp_path / "keys", "demo")
+    found = certificate(credentials.issue(tmp_path / "keys", "ada", days=1))
     assert abs(found.not_valid_after_utc.timestamp() - time.time() - DAY) < 60
-    keys.check(tmp_path / "keys", "ada")
+    credentials.check(tmp_path / "keys", "ada")

@@ -11,7 +11,7 @@ from gossamer.algorithms import A2C, SiAC
 from gossamer.environments import Step, TaskSet
 from gossamer.experience import Episodes, Steps
 from gossamer.experiment import Experiment
-from gossamer.parts import build
+from gossamer.runtimes.build import build
 from gossamer.runtimes.vectorised import initialise, run_chunk
 from gossamer.types import Box, Discrete, Spaces
 

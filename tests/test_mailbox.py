@@ -9,9 +9,9 @@ import pytest
 
 from gossamer.experience import Steps
 from gossamer.mixing import plan
-from gossamer.parts import weigh_by
-from gossamer.rounds import agent_key
+from gossamer.runtimes.build import weigh_by
 from gossamer.runtimes.mailbox import Delivery, Mailbox, PushSumMailbox, total_mass
+from gossamer.runtimes.rounds import agent_key
 from gossamer.runtimes.vectorised import initialise, run_chunk
 from gossamer.schedules import Links, Schedule, Simulation, latency_of, link_fails
 from gossamer.topologies import named
@@ -144,7 +144,7 @@ def noise(seed, agents, number):
     return np.float64(noise_of(jnp.int32(seed), jnp.arange(agents), jnp.int32(number)))
 
 
-class Post:
+class Transport:
     """All messages ever sent over one edge: their versions, arrivals and contents."""
 
     def __init__(self, schedule, seed, sender, receiver):
@@ -182,7 +182,7 @@ def loop_of_averages(schedule, links, waves, seed):
     """One agent at a time, with versions read off times of arrival and never off slots."""
     agents, edges = links.agents, list(zip(links.receiver, links.sender, strict=True))
     params = initial(seed, agents)
-    posts = {(i, j): Post(schedule, seed, j, i) for i, j in edges}
+    posts = {(i, j): Transport(schedule, seed, j, i) for i, j in edges}
     for number, wave in enumerate(waves, start=1):
         more = noise(seed, agents, number)
         for j in np.flatnonzero(wave.adapts):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from gossamer.memory import core_quota, usable_memory
+from gossamer.system.memory import core_quota, usable_memory
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 UNLIMITED = 9223372036854771712  # what version 1 says

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gossamer import checkpoints
-from gossamer.checkpoints import Checkpoint
-from gossamer.fleet.mirror import Held, changes_of, take_over
-from gossamer.records import MetricsLog, write_json
+from gossamer.network.mirror import Held, changes_of, take_over
+from gossamer.runs import checkpoints
+from gossamer.runs.checkpoints import Checkpoint
+from gossamer.runs.folder import MetricsLog, write_json
 
 LIKE = {"w": np.zeros(3)}
 

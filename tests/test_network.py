@@ -12,21 +12,21 @@ import pytest
 import xxhash
 
 from gossamer.mixing import uniform, weigh
+from gossamer.network.compression import Compressor
+from gossamer.network.receiver import Receiver
+from gossamer.network.refusals import Refusals
+from gossamer.network.schema import Schema
+from gossamer.network.send_queue import NetworkTransport, SenderIdentity, SendQueue
+from gossamer.network.topics import Topics
+from gossamer.network.wire import Expected, Header, Kind, decode, encode, message_bytes
 from gossamer.runtimes.clock import MonotonicClock
 from gossamer.runtimes.inbox import Envelope, Inbox
-from gossamer.runtimes.network.compression import Compressor
-from gossamer.runtimes.network.intake import Intake
-from gossamer.runtimes.network.post import NetworkPost, Outbox, Voice
-from gossamer.runtimes.network.refusals import Refusals
-from gossamer.runtimes.network.schema import Schema
-from gossamer.runtimes.network.space import Space
-from gossamer.runtimes.network.wire import Expected, Header, Kind, decode, encode, message_bytes
 from gossamer.schedules import Links, Schedule
 from gossamer.schedules.draws import link_fails
 from gossamer.topologies import named
 
 RUN = "0f" * 16
-SPACE = Space(RUN)
+SPACE = Topics(RUN)
 SCHEMA = Schema.of({"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)})
 EXPECTED = Expected(bytes.fromhex(RUN), SCHEMA, "none", message_bytes(SCHEMA, "none"))
 ALICE, BOB, CAROL = 0, 1, 2  # Alice hears Bob and Carol
@@ -62,7 +62,7 @@ class Alice:
     def __init__(self, schedule=None, seed=0):
         self.inbox = Inbox([BOB, CAROL], MonotonicClock())
         self.refusals = Refusals("alice")
-        self.intake = Intake(
+        self.intake = Receiver(
             ALICE,
             self.inbox,
             EXPECTED,
@@ -200,7 +200,7 @@ def test_who_only_hears_an_agent_answers_it_too():
     """On a directed graph; its parameters have no place there, and it has done nothing wrong."""
     inbox, refusals = Inbox([BOB], MonotonicClock()), Refusals("alice")
     schedule = Schedule("most_recent")
-    intake = Intake(ALICE, inbox, EXPECTED, SPACE, NUMBERS, frozenset([BOB]), schedule, 0, refusals)
+    intake = Receiver(ALICE, inbox, EXPECTED, SPACE, NUMBERS, frozenset([BOB]), schedule, 0, refusals)
     carol = written(version=4, sender=CAROL)
     intake.receive_answer(SPACE.newest("carol"), carol, last=100)
     intake.receive_answer(SPACE.newest("bob"), written(version=3), last=100)
@@ -282,7 +282,7 @@ class Recorder:
         return self.said.get(timeout=DEADLINE)
 
 
-VOICE = Voice(BOB, bytes.fromhex(RUN), 9, SCHEMA, "none")
+VOICE = SenderIdentity(BOB, bytes.fromhex(RUN), 9, SCHEMA, "none")
 
 
 def envelope(version):
@@ -291,7 +291,7 @@ def envelope(version):
 
 def test_a_newer_message_takes_the_place_of_one_that_waits():
     publisher = Recorder()
-    outbox = Outbox(VOICE, [publisher], in_step=False)
+    outbox = SendQueue(VOICE, [publisher], in_step=False)
     publisher.free.clear()
     assert outbox.put(envelope(1))
     while outbox.waiting:
@@ -310,7 +310,7 @@ def test_a_newer_message_takes_the_place_of_one_that_waits():
 
 def test_in_step_every_message_goes_out_in_its_phase():
     even, odd = Recorder(), Recorder()
-    outbox = Outbox(VOICE, [even, odd], in_step=True)
+    outbox = SendQueue(VOICE, [even, odd], in_step=True)
     for version in range(1, 6):
         assert outbox.put(envelope(version))
     outbox.close(DEADLINE)
@@ -322,7 +322,7 @@ def test_in_step_every_message_goes_out_in_its_phase():
 
 def test_a_silenced_outbox_says_nothing_more():
     publisher = Recorder()
-    outbox = Outbox(VOICE, [publisher], in_step=True)
+    outbox = SendQueue(VOICE, [publisher], in_step=True)
     outbox.put(envelope(1))
     assert publisher.next()[0].version == 1
     outbox.silence()
@@ -333,7 +333,7 @@ def test_a_silenced_outbox_says_nothing_more():
 
 def test_a_message_that_cannot_be_sent_ends_nothing(caplog):
     publisher = Recorder()
-    outbox = Outbox(VOICE, [publisher], in_step=True)
+    outbox = SendQueue(VOICE, [publisher], in_step=True)
     outbox.put(Envelope(BOB, 1, 0.0, {"another": np.zeros(1, np.float32)}))
     outbox.put(envelope(2))
     assert publisher.next()[0].version == 2
@@ -350,8 +350,8 @@ class Silence:
 def test_what_cannot_be_sent_is_counted_told_seldom_and_lost(caplog):
     """Parameters beyond the range of float16: every message fails from then on."""
     links = Links.of(weigh(named("ring", 3), uniform))
-    outbox = Outbox(replace(VOICE, compression="float16"), [Silence()], in_step=True)
-    post = NetworkPost(
+    outbox = SendQueue(replace(VOICE, compression="float16"), [Silence()], in_step=True)
+    post = NetworkTransport(
         outbox, links, BOB, Schedule(), 0, lambda: frozenset({0, 2}), lambda: None, lambda: None
     )
     counts = []
@@ -373,9 +373,9 @@ def test_the_post_counts_who_hears_and_joins_once():
     receiver = int(links.receiver[links.sender == BOB][0])
     schedule = Schedule("most_recent", link_failure=0.5)
     publisher, told = Recorder(), []
-    outbox = Outbox(VOICE, [publisher], in_step=True)
+    outbox = SendQueue(VOICE, [publisher], in_step=True)
     present = {receiver}
-    post = NetworkPost(
+    post = NetworkTransport(
         outbox,
         links,
         BOB,
@@ -397,9 +397,9 @@ def test_the_post_counts_who_hears_and_joins_once():
 def test_sessions_hear_each_other_and_close():
     """Tokens, messages, questions, on loopback without certificates."""
     pytest.importorskip("zenoh", reason="the network needs the extra gossamer[network]")
-    from gossamer.fleet.launch import local_addresses
-    from gossamer.runtimes.network.security import zenoh_config
-    from gossamer.runtimes.network.session import Session
+    from gossamer.network.access import zenoh_config
+    from gossamer.network.launcher import local_addresses
+    from gossamer.network.session import Session
 
     address = local_addresses(("alice",), tls=False)["alice"]
     first = Session(zenoh_config((address,), (), None, None))

@@ -11,19 +11,19 @@ pytest.importorskip("zenoh", reason="the network needs the extra gossamer[networ
 
 from tests.stress import partition
 
-from gossamer.fleet.launch import local_addresses
 from gossamer.mixing import uniform, weigh
+from gossamer.network.access import zenoh_config
+from gossamer.network.launcher import local_addresses
+from gossamer.network.receiver import Receiver
+from gossamer.network.refusals import Refusals
+from gossamer.network.schema import Schema
+from gossamer.network.send_queue import NetworkTransport, SenderIdentity, SendQueue
+from gossamer.network.session import Session
+from gossamer.network.topics import Topics
+from gossamer.network.wire import Expected, message_bytes
 from gossamer.runtimes.clock import MonotonicClock
 from gossamer.runtimes.inbox import Inbox
-from gossamer.runtimes.network.intake import Intake
-from gossamer.runtimes.network.post import NetworkPost, Outbox, Voice
-from gossamer.runtimes.network.refusals import Refusals
-from gossamer.runtimes.network.schema import Schema
-from gossamer.runtimes.network.security import zenoh_config
-from gossamer.runtimes.network.session import Session
-from gossamer.runtimes.network.space import Space
-from gossamer.runtimes.network.wire import Expected, message_bytes
-from gossamer.runtimes.peers import Neighbourhood, Peer
+from gossamer.runtimes.peer import Neighbourhood, Peer
 from gossamer.schedules import Links, Schedule
 from gossamer.topologies import named
 from proxy import Proxy
@@ -33,7 +33,7 @@ LEASE = 2.0  # seconds; Zenoh's own is 10
 LONGEST_PAUSE = 5.0  # seconds; a round takes some hundredths, on processors that others use too
 PACE = 0.02  # seconds between two rounds
 RUN = "0f" * 16
-SPACE = Space(RUN)
+SPACE = Topics(RUN)
 SCHEMA = Schema.of({"w": np.zeros(2, np.float32)})
 EXPECTED = Expected(bytes.fromhex(RUN), SCHEMA, "none", message_bytes(SCHEMA, "none"))
 NAMES = ("ada", "bob", "cleo", "dan")
@@ -89,19 +89,19 @@ class Agent:
         numbers = {NAMES[each]: each for each in self.near}
         self.inbox, self.refusals = Inbox(self.near, clock), Refusals(self.name)
         self.session = session_of(listen, connect, LEASE)
-        self.intake = Intake(
+        self.intake = Receiver(
             number, self.inbox, EXPECTED, SPACE, numbers, frozenset(self.near), SCHEDULE, 0, self.refusals
         )
         for name in numbers:
             self.session.subscribe(SPACE.message(name, 0), self.intake.receive, lossless=False)
             self.session.watch_tokens(SPACE.alive(name), self.intake.appeared, self.intake.gone)
         key = SPACE.message(self.name, 0)
-        outbox = Outbox(
-            Voice(number, bytes.fromhex(RUN), 1, SCHEMA, "none"),
+        outbox = SendQueue(
+            SenderIdentity(number, bytes.fromhex(RUN), 1, SCHEMA, "none"),
             [self.session.publisher(key, lossless=False)],
             in_step=False,
         )
-        post = NetworkPost(
+        post = NetworkTransport(
             outbox, LINKS, number, SCHEDULE, 0, self.intake.present, self.join, lambda: self.withdraw()
         )
         self.peer = Peer(neighbourhood, Drift(number), self.inbox, post, clock, SCHEDULE, None)
@@ -218,7 +218,7 @@ def test_a_neighbour_is_gone_by_the_lease_or_at_once_and_joins_again(how, lease,
     endpoint = local_addresses(("ada",), tls=False)["ada"]
     inbox = Inbox([1], MonotonicClock())
     numbers = {"bob": 1}
-    intake = Intake(0, inbox, EXPECTED, SPACE, numbers, frozenset([1]), SCHEDULE, 0, Refusals("ada"))
+    intake = Receiver(0, inbox, EXPECTED, SPACE, numbers, frozenset([1]), SCHEDULE, 0, Refusals("ada"))
     with Proxy({("bob", "ada"): address_of(endpoint)}) as proxy:
         ada = session_of(endpoint, (), lease)
         bob = session_of(None, [f"tcp/127.0.0.1:{proxy.port(('bob', 'ada'))}"], lease)

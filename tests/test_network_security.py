@@ -16,16 +16,16 @@ import pytest
 pytest.importorskip("cryptography", reason="certificates need the extra gossamer[network]")
 zenoh = pytest.importorskip("zenoh", reason="the network needs the extra gossamer[network]")
 
-from gossamer import keys  # noqa: E402
 from gossamer.errors import InputError  # noqa: E402
-from gossamer.runtimes.network.refusals import Refusals, printable  # noqa: E402
-from gossamer.runtimes.network.security import Access, Credentials, access_control, zenoh_config  # noqa: E402
-from gossamer.runtimes.network.space import Space  # noqa: E402
-from gossamer.runtimes.network.zenoh_log import UNKNOWN, LogReader  # noqa: E402
+from gossamer.network import credentials  # noqa: E402
+from gossamer.network.access import Access, Credentials, access_control, zenoh_config  # noqa: E402
+from gossamer.network.refusals import Refusals, printable  # noqa: E402
+from gossamer.network.topics import Topics  # noqa: E402
+from gossamer.network.zenoh_log import UNKNOWN, LogReader  # noqa: E402
 from one_agent import open_session  # noqa: E402
 
 RUN = "0123456789abcdef" * 2
-SPACE = Space(RUN)
+SPACE = Topics(RUN)
 AGENTS = ("alice", "bob", "carol", "dave", "eve")
 OBSERVERS = ("observer-olga",)
 LARGEST = 200_000
@@ -516,12 +516,12 @@ def folder(tmp_path_factory):
     def long_ago():
         return time.time() - 100 * DAY
 
-    keys.create_authority(folder, "run", clock=long_ago)
+    credentials.create_authority(folder, "run", clock=long_ago)
     for name in ("alice", "bob", "carol", "observer-olga", "mallory"):
-        keys.issue(folder, name)
-    keys.issue(folder, "eve", days=3, clock=long_ago)
-    keys.create_authority(folder / "other", "run")
-    keys.issue(folder / "other", "bob")
+        credentials.issue(folder, name)
+    credentials.issue(folder, "eve", days=3, clock=long_ago)
+    credentials.create_authority(folder / "other", "run")
+    credentials.issue(folder / "other", "bob")
     return folder
 
 
@@ -548,7 +548,7 @@ def carol(folder, ports):
     process.close()
 
 
-def credentials(folder, name, authority=None):
+def credentials_of(folder, name, authority=None):
     return Credentials(
         str((authority or folder) / "authority.pem"), f"{folder}/{name}.pem", f"{folder}/{name}.key"
     )
@@ -583,7 +583,7 @@ def connected(config):
 def honest(folder, port, name="alice"):
     """A session that keeps to the rules."""
     access = Access(RUN, name, AGENTS)
-    config = zenoh_config([], [f"tls/127.0.0.1:{port}"], credentials(folder, name), access)
+    config = zenoh_config([], [f"tls/127.0.0.1:{port}"], credentials_of(folder, name), access)
     with connected(config) as session:
         yield session
 
@@ -630,23 +630,23 @@ def test_nobody_is_blamed_for_what_is_allowed(carol, folder, ports):
         (
             "foreign_certificate",
             lambda folder, port: config_of(
-                credentials(folder / "other", "bob", authority=folder), connect=[f"tls/127.0.0.1:{port}"]
+                credentials_of(folder / "other", "bob", authority=folder), connect=[f"tls/127.0.0.1:{port}"]
             ),
         ),
         (
             "declined",  # whoever does not trust carol goes away first
             lambda folder, port: config_of(
-                credentials(folder / "other", "bob"), connect=[f"tls/127.0.0.1:{port}"]
+                credentials_of(folder / "other", "bob"), connect=[f"tls/127.0.0.1:{port}"]
             ),
         ),
         (
             "expired_certificate",
-            lambda folder, port: config_of(credentials(folder, "eve"), connect=[f"tls/127.0.0.1:{port}"]),
+            lambda folder, port: config_of(credentials_of(folder, "eve"), connect=[f"tls/127.0.0.1:{port}"]),
         ),
         (
             "no_certificate",
             lambda folder, port: (
-                config_of(credentials(folder, "bob"), connect=[f"tls/127.0.0.1:{port}"])
+                config_of(credentials_of(folder, "bob"), connect=[f"tls/127.0.0.1:{port}"])
                 | {"transport/link/tls/enable_mtls": False}
             ),
         ),
@@ -665,7 +665,7 @@ def test_who_has_no_valid_certificate_is_not_let_in(carol, folder, ports, reason
 # As a client Zenoh sends what it is told to; as a peer only what somebody has subscribed to.
 @pytest.mark.parametrize("mode", ["peer", "client"])
 def test_another_agents_name_cannot_be_used(carol, folder, ports, mode):
-    config = config_of(credentials(folder, "bob"), connect=[f"tls/127.0.0.1:{ports[0]}"], mode=mode)
+    config = config_of(credentials_of(folder, "bob"), connect=[f"tls/127.0.0.1:{ports[0]}"], mode=mode)
     with connected(config) as bob:
         alices = SPACE.message("alice", 5)
         for key in (alices, f"{alices}\nforged", SPACE.message("*", 5), f"gossamer/{RUN}/**"):
@@ -685,7 +685,7 @@ def test_another_agents_name_cannot_be_used(carol, folder, ports, mode):
 
 
 def test_another_agents_token_cannot_be_shown(carol, folder, ports):
-    with connected(config_of(credentials(folder, "bob"), connect=[f"tls/127.0.0.1:{ports[0]}"])) as bob:
+    with connected(config_of(credentials_of(folder, "bob"), connect=[f"tls/127.0.0.1:{ports[0]}"])) as bob:
         before = carol.refused("not_its_own", "bob")
         tokens = [bob.liveliness().declare_token(SPACE.alive(name, 9)) for name in ("alice", "bob")]
         carol.expect(lambda said: said.get("token") == SPACE.alive("bob", 9))
@@ -697,7 +697,7 @@ def test_another_agents_token_cannot_be_shown(carol, folder, ports):
 
 
 def test_another_agents_answers_cannot_be_given(carol, folder, ports):
-    config = config_of(credentials(folder, "bob"), connect=[f"tls/127.0.0.1:{ports[0]}"])
+    config = config_of(credentials_of(folder, "bob"), connect=[f"tls/127.0.0.1:{ports[0]}"])
     with connected(config) as bob:
         before = carol.refused("not_its_own", "bob")
 
@@ -721,7 +721,9 @@ def test_another_agents_answers_cannot_be_given(carol, folder, ports):
 
 @pytest.mark.parametrize("mode", ["peer", "client"])
 def test_an_observer_looks_on(carol, folder, ports, mode):
-    config = config_of(credentials(folder, "observer-olga"), connect=[f"tls/127.0.0.1:{ports[0]}"], mode=mode)
+    config = config_of(
+        credentials_of(folder, "observer-olga"), connect=[f"tls/127.0.0.1:{ports[0]}"], mode=mode
+    )
     with connected(config) as olga:
         spied = queue.Queue()
         olga.declare_subscriber(f"gossamer/{RUN}/**", spied.put)
@@ -748,7 +750,9 @@ def test_an_observer_looks_on(carol, folder, ports, mode):
 
 
 def test_a_certificate_of_nobody_in_the_run(carol, folder, ports):
-    config = config_of(credentials(folder, "mallory"), connect=[f"tls/127.0.0.1:{ports[0]}"], mode="client")
+    config = config_of(
+        credentials_of(folder, "mallory"), connect=[f"tls/127.0.0.1:{ports[0]}"], mode="client"
+    )
     with connected(config) as mallory:
         until(lambda: carol.refused("not_admitted", "mallory"))
         mallory.put(SPACE.message("mallory", 0), b"evil")
@@ -761,9 +765,9 @@ def test_nothing_is_passed_on(carol, folder, ports):
     """A neighbour that says it is a client would have carol route for it, and others would take that for her words."""
     tapped = queue.Queue()
     with (
-        connected(config_of(credentials(folder, "alice"), connect=[f"tls/127.0.0.1:{ports[0]}"])) as alice,
+        connected(config_of(credentials_of(folder, "alice"), connect=[f"tls/127.0.0.1:{ports[0]}"])) as alice,
         connected(
-            config_of(credentials(folder, "bob"), connect=[f"tls/127.0.0.1:{ports[0]}"], mode="client")
+            config_of(credentials_of(folder, "bob"), connect=[f"tls/127.0.0.1:{ports[0]}"], mode="client")
         ) as bob,
     ):
         alice.declare_subscriber(f"gossamer/{RUN}/**", tapped.put)
@@ -775,12 +779,12 @@ def test_nothing_is_passed_on(carol, folder, ports):
 
 def test_an_impostor_at_a_neighbours_address(carol, folder, ports):
     address = f"127.0.0.1:{ports[1]}"
-    with opened(config_of(credentials(folder / "other", "bob"), listen=[f"tls/{address}"])):
+    with opened(config_of(credentials_of(folder / "other", "bob"), listen=[f"tls/{address}"])):
         until(lambda: carol.refused("foreign_certificate", address))
     with opened(config_of(None, listen=[f"tcp/{address}"])) as plain:
         assert not plain.info.links()
     access = Access(RUN, "alice", AGENTS)
-    with opened(zenoh_config([f"tls/{address}"], [], credentials(folder, "alice"), access)) as alice:
+    with opened(zenoh_config([f"tls/{address}"], [], credentials_of(folder, "alice"), access)) as alice:
         publish(alice, SPACE.message("alice", 8))
         carol.expect(lambda said: said.get("heard") == SPACE.message("alice", 8))
 
@@ -794,7 +798,7 @@ def test_a_message_that_is_too_large(carol, folder, ports):
 
 
 def test_a_connection_ends_with_its_certificate(carol, folder, ports):
-    keys.issue(folder, "dave", days=8 / DAY)
+    credentials.issue(folder, "dave", days=8 / DAY)
     with honest(folder, ports[0], "dave") as dave:
         publish(dave, SPACE.message("dave", 0))
         carol.expect(lambda said: said.get("heard") == SPACE.message("dave", 0))

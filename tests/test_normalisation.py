@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.normalisation import Moments
+from gossamer.running_statistics import Moments
 from gossamer.runtimes.vectorised import consensus_distance
 
 

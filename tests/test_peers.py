@@ -21,10 +21,11 @@ from tests.virtual_clock import Deadlock, VirtualClock
 from gossamer.errors import InputError
 from gossamer.mixing import uniform, weigh
 from gossamer.runtimes.clock import MonotonicClock
-from gossamer.runtimes.inbox import Envelope, Inbox, Patience
-from gossamer.runtimes.peers import Neighbourhood, Peer
-from gossamer.runtimes.threads import Crew, HandOver
+from gossamer.runtimes.inbox import Envelope, Inbox
+from gossamer.runtimes.peer import Neighbourhood, Peer
+from gossamer.runtimes.thread_group import AgentThreads, SharedMemoryTransport
 from gossamer.schedules import Links, Schedule
+from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
 from gossamer.schedules.draws import link_fails
 from gossamer.topologies import named
 
@@ -149,11 +150,11 @@ def test_in_lockstep_later_messages_stay_for_later():
 
 
 def test_deadlines_follow_the_gaps():
-    patience = Patience(deviations=4.0, least=0.0, first=60.0)
+    patience = AdaptiveTimeout(deviations=4.0, least=0.0, first=60.0)
     assert patience.deadline([1.0] * 7) == 60.0
     assert patience.deadline([1.0] * 8) == 1.0
     assert patience.deadline([1.0, 2.0, 3.0] * 3) == 2.0 + 4.0 * 1.0
-    assert Patience(least=5.0).deadline([0.1] * 8) == 5.0
+    assert AdaptiveTimeout(least=5.0).deadline([0.1] * 8) == 5.0
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_deadlines_follow_the_gaps():
 )
 def test_bad_patience_is_refused(values, sentence):
     with pytest.raises(InputError, match=sentence):
-        Patience(**values)
+        AdaptiveTimeout(**values)
 
 
 # one agent
@@ -179,9 +180,9 @@ def one_peer(schedule, lockstep=False, graph="directed_ring", agents=3, patience
     inboxes = [
         Inbox(Neighbourhood.of(links, i).senders, clock, None if lockstep else 1) for i in range(agents)
     ]
-    post = HandOver(links, inboxes, schedule, seed=0)
+    post = SharedMemoryTransport(links, inboxes, schedule, seed=0)
     part = Walk(agent, clock, seed=0)
-    patience = None if patience == "none" else patience or Patience(first=5.0)
+    patience = None if patience == "none" else patience or AdaptiveTimeout(first=5.0)
     peer = Peer(neighbourhood, part, inboxes[agent], post, clock, schedule, patience, lockstep)
     return peer, inboxes, clock
 
@@ -226,7 +227,7 @@ def test_most_recent_keeps_using_a_message():
 
 def test_a_wait_ends_at_its_deadline_and_the_line_names_the_edge(caplog):
     logging.getLogger("gossamer").setLevel(logging.NOTSET)
-    peer, _, clock = one_peer(Schedule("most_recent", staleness=1), patience=Patience(first=5.0))
+    peer, _, clock = one_peer(Schedule("most_recent", staleness=1), patience=AdaptiveTimeout(first=5.0))
     updates = updates_of(peer, rounds=6)
     # waits once, at its second update; after that agent 2 is given up
     assert [update.expired for update, _ in updates] == [0, 1, 0, 0, 0, 0]
@@ -240,7 +241,7 @@ def test_a_wait_ends_at_its_deadline_and_the_line_names_the_edge(caplog):
 
 def test_of_repeated_lines_only_some_are_said(caplog):
     logging.getLogger("gossamer").setLevel(logging.NOTSET)
-    peer, _, _ = one_peer(Schedule("most_recent", staleness=0), patience=Patience(first=5.0))
+    peer, _, _ = one_peer(Schedule("most_recent", staleness=0), patience=AdaptiveTimeout(first=5.0))
     for _ in range(5):
         peer._say_missing(np.array([True]), "now")
     times = [record.getMessage().split("(")[1].split(" ")[0] for record in caplog.records]
@@ -254,7 +255,9 @@ def test_whoever_ends_tells_its_peers():
 
 
 def test_nobody_waits_for_a_peer_that_has_left():
-    peer, inboxes, clock = one_peer(Schedule("most_recent", staleness=1), patience=Patience(first=50.0))
+    peer, inboxes, clock = one_peer(
+        Schedule("most_recent", staleness=1), patience=AdaptiveTimeout(first=50.0)
+    )
     inboxes[0].put(envelope(2, 1, 7.0))
     inboxes[0].leave(2)
     updates_of(peer, rounds=5)
@@ -262,7 +265,7 @@ def test_nobody_waits_for_a_peer_that_has_left():
 
 
 def test_a_message_that_is_there_is_not_missed_because_it_is_the_only_one():
-    peer, inboxes, _ = one_peer(Schedule("all_in_peers"), patience=Patience(least=0.0, first=0.1))
+    peer, inboxes, _ = one_peer(Schedule("all_in_peers"), patience=AdaptiveTimeout(least=0.0, first=0.1))
     inboxes[0].put(envelope(2, 1, 100.0))
     first, _ = updates_of(peer)
     assert len(first[0].ages) == 1
@@ -276,9 +279,9 @@ def test_standing_still_is_no_gap():
         clock.sleep(1.0)
     clock.sleep(100.0)
     inbox.go_on()
-    assert not inbox.overdue(Patience(least=0.0)).any()
+    assert not inbox.overdue(AdaptiveTimeout(least=0.0)).any()
     inbox.put(envelope(3, 20))
-    assert inbox.deadline(Patience(least=0.0), np.array([True])) == clock.now() + 1.0
+    assert inbox.deadline(AdaptiveTimeout(least=0.0), np.array([True])) == clock.now() + 1.0
 
 
 def test_in_step_within_a_process_there_is_no_deadline():
@@ -340,13 +343,13 @@ def counter(agent, rounds, error_at=None):
 
 
 def update_of(agent, version):
-    from gossamer.runtimes.peers import Update
+    from gossamer.runtimes.peer import Update
 
     return Update(agent, version, None, 0, 0, np.array([], int), 0, 0.0)
 
 
 def crew(*work):
-    return Crew(work, wake=lambda: None, release=lambda: None)
+    return AgentThreads(work, wake=lambda: None, release=lambda: None)
 
 
 def test_the_gate_holds_everybody_at_the_limit():

@@ -9,7 +9,7 @@ from gossamer import Experiment, InputError, load_policy, train
 from gossamer.algorithms import A2C
 from gossamer.environments import Acrobot, spaces_of
 from gossamer.experience import Steps
-from gossamer.train import restore_population
+from gossamer.runs.restore import restore_population
 from small import small_experiment
 
 

@@ -3,9 +3,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gossamer import power
+from gossamer.diagnostics import energy
+from gossamer.diagnostics.energy import EnergyMeter, GpuSample, NvmlGpu, RaplCpu, Unavailable
 from gossamer.errors import InputError
-from gossamer.power import EnergyMeter, GpuSample, NvmlGpu, RaplCpu, Unavailable
 
 
 class Clock:
@@ -159,14 +159,14 @@ def test_a_counter_may_go_round(tmp_path):
 
 def test_energy_that_only_the_superuser_may_read(tmp_path, monkeypatch):
     counter = zone(tmp_path, "intel-rapl:0", "package-0", 0)
-    read_text = power.Path.read_text
+    read_text = energy.Path.read_text
 
     def guarded(path):
         if path == counter:
             raise PermissionError(13, "Permission denied", str(path))
         return read_text(path)
 
-    monkeypatch.setattr(power.Path, "read_text", guarded)
+    monkeypatch.setattr(energy.Path, "read_text", guarded)
     meter, _ = meter_of(cpu=lambda: RaplCpu(tmp_path))
     with meter:
         reading = meter.read()

@@ -5,7 +5,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from gossamer.progress import Bar, Lines, Status, describe
+from gossamer.runs.progress import Bar, Lines, Status, describe
 
 STATUS = Status(5, 300, 123456.0, -1234.5, 12.3456, 75.0)
 

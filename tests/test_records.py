@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gossamer import records
 from gossamer.errors import InputError
-from gossamer.records import (
+from gossamer.runs import folder
+from gossamer.runs.folder import (
     EventLog,
     MetricsLog,
     create_run,
@@ -85,7 +85,7 @@ class TestRunFolder:
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(records.os, "replace", full)
+        monkeypatch.setattr(folder.os, "replace", full)
         with pytest.raises(InputError, match="No space left on device"):
             create_run(tmp_path / "new" / "run", {})
         assert contents(tmp_path) == {}
@@ -174,20 +174,20 @@ class TestProvenance:
         git("commit", "--quiet", "-m", "first")
         git("tag", "-a", "v1", "-m", "tags are no revisions")
         head = git("rev-parse", "HEAD")
-        assert records._git_revision(source) == head
-        assert records._git_revision(other) is None
+        assert folder._git_revision(source) == head
+        assert folder._git_revision(other) is None
         source.write_text("changed")
-        assert records._git_revision(source) == f"{head}-dirty"
+        assert folder._git_revision(source) == f"{head}-dirty"
 
     def test_without_git_there_is_no_revision(self, monkeypatch):
         monkeypatch.setenv("PATH", "")
         assert provenance()["git_revision"] is None
 
     def test_a_missing_package_has_no_version(self):
-        assert records._version("no-such-package-anywhere") is None
+        assert folder._version("no-such-package-anywhere") is None
 
     def test_readers_of_records_do_not_wait_for_slow_imports(self):
-        code = "import sys, gossamer.records; print({'tensorboardX', 'orbax'} & set(sys.modules))"
+        code = "import sys, gossamer.runs.folder; print({'tensorboardX', 'orbax'} & set(sys.modules))"
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         assert done.stdout.strip() == "set()"
 
@@ -297,7 +297,7 @@ class TestMetrics:
 
     def test_sync_reaches_the_disk(self, log, monkeypatch):
         synced = []
-        monkeypatch.setattr(records.os, "fsync", synced.append)
+        monkeypatch.setattr(folder.os, "fsync", synced.append)
         log.sync()
         assert synced == [log._file.fileno()]
 
@@ -402,7 +402,7 @@ class TestSummarise:
 def test_config_is_synced_before_it_is_named(tmp_path, monkeypatch):
     calls = []
     replace = os.replace
-    monkeypatch.setattr(records.os, "fsync", lambda descriptor: calls.append("sync"))
-    monkeypatch.setattr(records.os, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
+    monkeypatch.setattr(folder.os, "fsync", lambda descriptor: calls.append("sync"))
+    monkeypatch.setattr(folder.os, "replace", lambda a, b: (calls.append("rename"), replace(a, b)))
     create_run(tmp_path / "run", {})
     assert calls == ["sync", "rename", "sync"]

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from gossamer.analysis.curves import plot
-from gossamer.description import load_experiment
-from gossamer.evaluate import evaluate
-from gossamer.fleet.launch import launch
-from gossamer.records import read_config, read_metrics
-from gossamer.train import restore_population, resume, run_folders, train
+from gossamer.evaluation.evaluate import evaluate
+from gossamer.network.launcher import launch
+from gossamer.runs.description import load_experiment
+from gossamer.runs.folder import read_config, read_metrics
+from gossamer.runs.restore import restore_population, run_folders
+from gossamer.train import resume, train
 
 pytestmark = pytest.mark.usefixtures("optimised")
 DATA = Path(__file__).parent / "data" / "bf475a9"

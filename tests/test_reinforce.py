@@ -12,8 +12,8 @@ from gossamer.algorithms import Reinforce, adapt, combine
 from gossamer.environments import Acrobot, CartPoleBalance, spaces_of
 from gossamer.errors import InputError
 from gossamer.experience import Episodes
-from gossamer.parts import build
-from gossamer.records import read_metrics
+from gossamer.runs.folder import read_metrics
+from gossamer.runtimes.build import build
 from gossamer.types import Box, Discrete, Spaces, Trajectory
 
 KEY = jax.random.key(0)

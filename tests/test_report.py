@@ -10,13 +10,13 @@ import pytest
 
 from gossamer.cli import main
 from gossamer.errors import InputError
-from gossamer.reproductions import REPRODUCTIONS, Claim, reproduce_all, write_report
-from gossamer.reproductions.published import entries, published_values
-from gossamer.reproductions.report.contents import contents
-from gossamer.reproductions.report.markdown import markdown
-from gossamer.reproductions.report.page import page
-from gossamer.reproductions.report.results import read_results
-from gossamer.stopping import Interrupted, Unfinished
+from gossamer.system.signals import Interrupted, Unfinished
+from gossamer_papers import REPRODUCTIONS, Claim, reproduce_all, write_report
+from gossamer_papers.published import entries, published_values
+from gossamer_papers.report.contents import contents
+from gossamer_papers.report.markdown import markdown
+from gossamer_papers.report.page import page
+from gossamer_papers.report.results import read_results
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -301,7 +301,7 @@ def test_all_are_made_whatever_becomes_of_one(monkeypatch):
             raise Unfinished("it diverged")
         return Path("results"), (Claim("a", "holds", "b"),)
 
-    monkeypatch.setattr("gossamer.reproductions.series.reproduce", fake)
+    monkeypatch.setattr("gossamer_papers.series.reproduce", fake)
     choices = ("quick", 2, Path("out"), Path("runs"), 1)
     failed = reproduce_all(REPRODUCTIONS, lambda name, _: told.append(name), *choices)
     assert made == [(name, choices) for name in REPRODUCTIONS]
@@ -316,7 +316,7 @@ def test_who_is_stopped_begins_no_other(monkeypatch):
         made.append(reproduction.name)
         raise Interrupted("stopped")
 
-    monkeypatch.setattr("gossamer.reproductions.series.reproduce", fake)
+    monkeypatch.setattr("gossamer_papers.series.reproduce", fake)
     with pytest.raises(Interrupted):
         reproduce_all(REPRODUCTIONS, lambda *_: None)
     assert len(made) == 1
@@ -331,7 +331,7 @@ def test_the_command_for_all_writes_the_report_and_tells_what_failed(tmp_path, m
             raise InputError("its extra is missing")
         return results / reproduction.name, (Claim("a", "holds", "b"),)
 
-    monkeypatch.setattr("gossamer.reproductions.series.reproduce", fake)
+    monkeypatch.setattr("gossamer_papers.series.reproduce", fake)
     page_ = tmp_path / "page.md"
     command = ["reproduce", "--seeds", "2", "--all", "--out", str(results), "--report", str(page_)]
     with pytest.raises(SystemExit) as exit_:

@@ -20,17 +20,18 @@ from gossamer.analysis.statistics import (
     relative_difference_interval,
     standard_error,
 )
-from gossamer.checkpoints import rounds
 from gossamer.environments import Acrobot, CartPoleBalance
 from gossamer.errors import InputError
-from gossamer.parts import build
 from gossamer.recipes import a3c, all_reduce_a2c, gala_a2c
 from gossamer.recipes.diffdac import FAILURES
 from gossamer.recipes.gala_figures import GAMES
-from gossamer.records import create_run
-from gossamer.reproductions import REPRODUCTIONS, Findings, Reproduction, reproduce, verdict_table
-from gossamer.reproductions import gala as gala_figures
-from gossamer.reproductions.measures import (
+from gossamer.runs.checkpoints import rounds
+from gossamer.runs.folder import create_run
+from gossamer.runs.serialization import dumps, loads, to_data
+from gossamer.runtimes.build import build
+from gossamer_papers import REPRODUCTIONS, Findings, Reproduction, reproduce, verdict_table
+from gossamer_papers import gala as gala_figures
+from gossamer_papers.measures import (
     courses,
     early,
     final,
@@ -43,9 +44,8 @@ from gossamer.reproductions.measures import (
     paired_t_test,
     steps_per_second,
 )
-from gossamer.reproductions.protocol import alike, higher, similar
-from gossamer.reproductions.run import write_findings
-from gossamer.serialization import dumps, loads, to_data
+from gossamer_papers.protocol import alike, higher, similar
+from gossamer_papers.run import write_findings
 from small import small_experiment
 
 HIGH, LOW = np.array([5.0, 5.2, 4.9, 5.1]), np.array([1.0, 1.2, 0.9, 1.1])
@@ -337,7 +337,7 @@ CALLER_OF_MANY = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from gossamer.reproductions import reproduce
+from gossamer_papers import reproduce
 from test_reproductions import tiny
 
 def trainings(scale, seeds):

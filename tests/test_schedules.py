@@ -17,6 +17,7 @@ from gossamer import topologies
 from gossamer.errors import InputError
 from gossamer.mixing import is_doubly_stochastic, metropolis_hastings, weigh
 from gossamer.mixing import uniform as uniform_weights
+from gossamer.runs.serialization import dumps, loads
 from gossamer.schedules import (
     Links,
     Schedule,
@@ -32,7 +33,6 @@ from gossamer.schedules import (
     return_missing_to_self,
     uniform,
 )
-from gossamer.serialization import dumps, loads
 
 RULES = ("most_recent", "all_in_peers", "whatever_arrived", "push_sum")
 COMPUTE_TIMES = (

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossamer.errors import InputError
-from gossamer.serialization import dumps, from_data, loads, to_data
+from gossamer.runs.serialization import dumps, from_data, loads, to_data
 from gossamer.types import Box
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gossamer.parts import build
 from gossamer.recipes.diffdac import (
     FAILED_AGENT,
     FAILS_AFTER,
@@ -15,11 +14,12 @@ from gossamer.recipes.diffdac import (
     stability,
     stability_of_one_task,
 )
-from gossamer.records import create_run
-from gossamer.reproductions import REPRODUCTIONS
-from gossamer.reproductions.run import write_findings
-from gossamer.reproductions.siac import figure_2, figure_3, returns_in_tests
-from gossamer.serialization import to_data
+from gossamer.runs.folder import create_run
+from gossamer.runs.serialization import to_data
+from gossamer.runtimes.build import build
+from gossamer_papers import REPRODUCTIONS
+from gossamer_papers.run import write_findings
+from gossamer_papers.siac import figure_2, figure_3, returns_in_tests
 
 
 def recorded(folder, experiment, curves, tasks=25, stops=None):

@@ -21,16 +21,16 @@ from gossamer.mixing import (
     metropolis_hastings,
     weigh,
 )
-from gossamer.reproductions import REPRODUCTIONS, reproduce
-from gossamer.theory import agreement, compatible
-from gossamer.theory.asynchrony import study
-from gossamer.theory.corollary_1 import (
+from gossamer_papers import REPRODUCTIONS, reproduce
+from gossamer_papers.theory import agreement, compatible
+from gossamer_papers.theory.asynchrony import study
+from gossamer_papers.theory.corollary_1 import (
     best_deterministic,
     check,
     check_random_families,
     gains_of_single_changes,
 )
-from gossamer.theory.families import (
+from gossamer_papers.theory.families import (
     Family,
     averaged,
     objective,
@@ -41,15 +41,15 @@ from gossamer.theory.families import (
     values,
     visits,
 )
-from gossamer.theory.lemma_1 import COUNTEREXAMPLE, case, named_cases, one_norm, topology_cases
-from gossamer.theory.policy_gradient_theorem import (
+from gossamer_papers.theory.lemma_1 import COUNTEREXAMPLE, case, named_cases, one_norm, topology_cases
+from gossamer_papers.theory.policy_gradient_theorem import (
     check_theorem_1,
     difference_gradient,
     lagrangian_gradient,
     scores,
     softmax_policy,
 )
-from gossamer.theory.primal_dual import (
+from gossamer_papers.theory.primal_dual import (
     Saddle,
     dual_ascent,
     duality_gap,
@@ -58,7 +58,7 @@ from gossamer.theory.primal_dual import (
     lagrangian,
     slackness,
 )
-from gossamer.theory.verdicts import ends_at_a_saddle
+from gossamer_papers.theory.verdicts import ends_at_a_saddle
 
 SMALL = st.builds(
     random_family, st.integers(0, 10_000), states=st.just(6), actions=st.just(3), tasks=st.just(3)
@@ -232,7 +232,7 @@ def test_identities_of_any_policy_do_not_make_a_saddle():
 @pytest.mark.parametrize("policy", [random_policy, first_actions])
 def test_the_verdict_on_strong_duality_can_fail(monkeypatch, policy):
     monkeypatch.setattr(
-        "gossamer.theory.corollary_1.dual_ascent", lambda process: own_saddle(process, policy(process))
+        "gossamer_papers.theory.corollary_1.dual_ascent", lambda process: own_saddle(process, policy(process))
     )
     assert not ends_at_a_saddle(check_random_families(1))
 
@@ -283,7 +283,7 @@ def test_dual_ascent_refuses_what_it_cannot_solve(monkeypatch):
         dual_ascent(retrying())
     with pytest.raises(InputError, match="tolerance is 0"):
         dual_ascent(averaged(retrying()), tolerance=0.0)
-    monkeypatch.setattr("gossamer.theory.primal_dual._MOST_STEPS", 3)
+    monkeypatch.setattr("gossamer_papers.theory.primal_dual._MOST_STEPS", 3)
     with pytest.raises(InputError, match="was not reached in 3 steps"):
         dual_ascent(one_process(0))
 
@@ -295,7 +295,7 @@ def test_proposition_1_is_asked_of_the_mean_itself(monkeypatch):
     family = random_family(0, states=4, actions=2, tasks=3)
     process = averaged(family)
     assert check(family).row_stochastic
-    monkeypatch.setattr("gossamer.theory.corollary_1.averaged", lambda family: process)
+    monkeypatch.setattr("gossamer_papers.theory.corollary_1.averaged", lambda family: process)
     object.__setattr__(family, "kernels", family.kernels * 1.01)  # past what the class refuses
     assert not check(family).row_stochastic
 
@@ -343,7 +343,7 @@ def test_gains_of_single_changes_equal_new_values(family, seed):
 def test_local_search_never_beats_all_policies_and_often_finds_the_best(monkeypatch):
     families = [random_family(seed, states=5, actions=3, tasks=4) for seed in range(30)]
     best = [best_deterministic(family) for family in families]
-    monkeypatch.setattr("gossamer.theory.corollary_1._EXHAUSTIVE", 0)
+    monkeypatch.setattr("gossamer_papers.theory.corollary_1._EXHAUSTIVE", 0)
     climbed = [best_deterministic(family) for family in families]
     assert all(exact for _, exact in best)
     assert not any(exact for _, exact in climbed)
@@ -646,7 +646,7 @@ def test_the_reproduction_gives_a_verdict_on_each_statement(tmp_path, monkeypatc
         "_ITERATIONS": 60,
     }
     for name, value in small.items():
-        monkeypatch.setattr(f"gossamer.reproductions.theory.{name}", value)
+        monkeypatch.setattr(f"gossamer_papers.theory_figures.{name}", value)
     folder, claims = reproduce(REPRODUCTIONS["diffdac-theory"], out=tmp_path, runs=tmp_path / "runs")
     assert (folder / "picture.png").stat().st_size > 10_000
     written = (folder / "verdicts.md").read_text()

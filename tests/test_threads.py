@@ -10,26 +10,22 @@ import numpy as np
 import pytest
 
 from gossamer.algorithms import A2C, Impala
-from gossamer.checkpoints import rounds as checkpoints_of
-from gossamer.description import load_experiment
-from gossamer.engines import ThreadsEngine, engine_of
-from gossamer.engines.workers import Worker
 from gossamer.environments import Acrobot
 from gossamer.errors import InputError
 from gossamer.experience import Steps, Unrolls
 from gossamer.experiment import Experiment
-from gossamer.parts import build
-from gossamer.records import read_metrics
+from gossamer.runs.checkpoints import rounds as checkpoints_of
+from gossamer.runs.description import load_experiment
+from gossamer.runs.folder import read_metrics
+from gossamer.runs.restore import restore_population
+from gossamer.runtimes.build import build
 from gossamer.runtimes.central import AllReduce, Asynchronous, Stopped
-from gossamer.runtimes.inbox import Patience
+from gossamer.runtimes.choice import runtime_of
+from gossamer.runtimes.threads import ThreadsRuntime
+from gossamer.runtimes.workers import Worker
 from gossamer.schedules import Schedule
-from gossamer.train import (
-    Interrupted,
-    NonFiniteParameters,
-    restore_population,
-    resume,
-    train,
-)
+from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
+from gossamer.train import Interrupted, NonFiniteParameters, resume, train
 from gossamer.types import Spaces
 from small import FixedStart, OnHost
 
@@ -60,15 +56,15 @@ CENTRAL = {"agents": 1, "copies": 8, "workers": 4, "topology": "isolated", "sche
 
 
 def learners_after(experiment, *rounds, every=1):
-    engine = engine_of(experiment, build(experiment))
+    runtime = runtime_of(experiment, build(experiment))
     try:
-        population, reports = engine.start(), []
+        population, reports = runtime.start(), []
         for count in rounds or (experiment.rounds,):
-            population, more = engine.advance(population, count, every)
+            population, more = runtime.advance(population, count, every)
             reports += more
-        return engine.saved(population).learner, reports
+        return runtime.saved(population).learner, reports
     finally:
-        engine.close()
+        runtime.close()
 
 
 def assert_same(ours, theirs):
@@ -141,15 +137,15 @@ def test_nothing_is_counted_twice_or_lost_where_a_run_that_waits_for_nobody_goes
     experiment = acrobot(
         schedule=Schedule("all_in_peers"), topology="directed_ring", weights="uniform", rounds=30
     )
-    engine = engine_of(experiment, build(experiment))
-    population, first = engine.advance(engine.start(), 11, 2)
-    saved = jax.tree.map(np.array, engine.saved(population))
-    engine.close()
+    runtime = runtime_of(experiment, build(experiment))
+    population, first = runtime.advance(runtime.start(), 11, 2)
+    saved = jax.tree.map(np.array, runtime.saved(population))
+    runtime.close()
     made = int(saved.learner.updates.sum())
     counted = int(saved.mail[0].updates.sum())
     assert made == 11 * 4 + counted
     assert saved.mail[0].env_steps.sum() == counted * 2 * 5
-    other = engine_of(experiment, build(experiment))
+    other = runtime_of(experiment, build(experiment))
     population, second = other.advance(other.restore(saved), 19, 2)
     final = other.saved(population)
     other.close()
@@ -163,13 +159,13 @@ def test_a_first_row_after_a_checkpoint_may_be_all_that_was_counted_before():
     experiment = acrobot(
         schedule=Schedule("all_in_peers"), topology="directed_ring", weights="uniform", rounds=500
     )
-    engine = engine_of(experiment, build(experiment))
-    population, _ = engine.advance(engine.start(), 10, 1)
-    saved = jax.tree.map(np.array, engine.saved(population))
-    engine.close()
+    runtime = runtime_of(experiment, build(experiment))
+    population, _ = runtime.advance(runtime.start(), 10, 1)
+    saved = jax.tree.map(np.array, runtime.saved(population))
+    runtime.close()
     sums, traffic = saved.mail
     full = sums._replace(updates=np.full_like(sums.updates, 1.0))
-    other = engine_of(experiment, build(experiment))
+    other = runtime_of(experiment, build(experiment))
     population = other.restore(saved._replace(mail=(full, traffic)))
     population, (first,) = other.advance(population, 1, 2)
     population, (second,) = other.advance(population, 1, 2)
@@ -198,11 +194,11 @@ def test_seeds_are_trained_one_after_the_other(tmp_path):
 def test_the_mean_of_the_workers_gradients_is_the_gradient_of_all_simulators():
     experiment = acrobot(runtime="all_reduce", **CENTRAL)
     parts = build(experiment)
-    engine = engine_of(experiment, parts)
-    assert isinstance(engine, ThreadsEngine)
-    learner = jax.tree.map(lambda leaf: leaf[0, 0], engine.start().learner)
-    collected = [worker._collector.collect(learner, 0).trajectory for worker in engine._workers]
-    engine.close()
+    runtime = runtime_of(experiment, parts)
+    assert isinstance(runtime, ThreadsRuntime)
+    learner = jax.tree.map(lambda leaf: leaf[0, 0], runtime.start().learner)
+    collected = [worker._collector.collect(learner, 0).trajectory for worker in runtime._workers]
+    runtime.close()
     key = jax.random.key(0)
     gradient_of = jax.jit(lambda trajectory: parts.algorithm.gradient(learner, trajectory, key)[0])
     columns = [each._replace(task=None) for each in collected]
@@ -265,7 +261,7 @@ def test_a_mean_that_will_not_come_releases_who_waits():
         ({"schedule": Schedule(deadline=3.0)}, "deadline is 3.0"),
         ({"block": 2}, "block is 2"),
         (
-            {"runtime": "vectorised", "patience": Patience(first=1.0)},
+            {"runtime": "vectorised", "patience": AdaptiveTimeout(first=1.0)},
             "in the runtime vectorised nobody waits by the clock, in threads and network agents do",
         ),
         ({"schedule": Schedule("push_sum")}, "rule is 'push_sum'"),

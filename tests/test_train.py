@@ -15,17 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer import Interrupted, NonFiniteParameters, checkpoints, resume, train
-from gossamer.checkpoints import DamagedCheckpoint
-from gossamer.description import load_experiment
+from gossamer import Interrupted, NonFiniteParameters, resume, train
 from gossamer.errors import InputError
+from gossamer.evaluation.rollouts import play_own_tasks
 from gossamer.experience import Steps
-from gossamer.parts import build, population_shape, tree_bytes
-from gossamer.play import play_own_tasks
-from gossamer.progress import Silent, Status
-from gossamer.records import read_config, read_metrics
-from gossamer.rounds import agent_key
-from gossamer.train import restore_population, run_folders
+from gossamer.runs import checkpoints
+from gossamer.runs.checkpoints import DamagedCheckpoint
+from gossamer.runs.description import load_experiment
+from gossamer.runs.folder import read_config, read_metrics
+from gossamer.runs.progress import Silent, Status
+from gossamer.runs.restore import restore_population, run_folders
+from gossamer.runtimes.build import build, population_shape, tree_bytes
+from gossamer.runtimes.rounds import agent_key
 from small import GustyBalance, small_experiment
 
 

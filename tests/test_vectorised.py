@@ -7,9 +7,9 @@ import pytest
 
 from gossamer.algorithms import adapt, combine
 from gossamer.experience import Episodes
-from gossamer.parts import build, initial_population
-from gossamer.rounds import AgentRound, act_and_adapt, agent_key
 from gossamer.runtimes import vectorised
+from gossamer.runtimes.build import build, initial_population
+from gossamer.runtimes.rounds import AgentRound, act_and_adapt, agent_key
 from gossamer.runtimes.vectorised import (
     RoundRecord,
     add_record,

@@ -13,14 +13,15 @@ import pytest
 from gymnasium import spaces
 from PIL import Image, ImageSequence
 
-from gossamer import train, video
+from gossamer import train
 from gossamer.algorithms import A2C
 from gossamer.environments import Atari, GymnasiumEnvironment, HostStep, spaces_of
 from gossamer.errors import InputError
+from gossamer.evaluation import video
+from gossamer.evaluation.video import Moment, play, record_video, write_video
 from gossamer.experience import Steps
-from gossamer.parts import build, initial_population
 from gossamer.recipes import a2c
-from gossamer.video import Moment, play, record_video, write_video
+from gossamer.runtimes.build import build, initial_population
 from small import small_experiment
 
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from tests.stress import fuzz_wire
 
 from gossamer.errors import InputError
-from gossamer.runtimes.network import compression, schema, wire
-from gossamer.runtimes.network.compression import COMPRESSIONS, Compressor, decompress, payload_bytes
-from gossamer.runtimes.network.schema import DTYPES, Schema
-from gossamer.runtimes.network.wire import (
+from gossamer.network import compression, schema, wire
+from gossamer.network.compression import COMPRESSIONS, Compressor, decompress, payload_bytes
+from gossamer.network.schema import DTYPES, Schema
+from gossamer.network.wire import (
     Expected,
     Header,
     Kind,

@@ -2,11 +2,11 @@
 
     python -m benchmarks.network [--quick] [--repeats 5] [--priority 0] [--out benchmarks/results/network.json]
 
-Everything runs on the loopback interface of this machine, by mutual TLS with certificates of ``gossamer.keys`` unless
-plaintext is said. Repeats are outermost, so that contenders take turns; a figure is the median over repeats, with all
-of them beside it.
+Everything runs on the loopback interface of this machine, by mutual TLS with certificates of
+``gossamer.network.credentials`` unless plaintext is said. Repeats are outermost, so that contenders take turns; a
+figure is the median over repeats, with all of them beside it.
 
-Rounds: two agents, a process and a core each, run the loop of ``gossamer.runtimes.peers`` with arithmetic that takes
+Rounds: two agents, a process and a core each, run the loop of ``gossamer.runtimes.peer`` with arithmetic that takes
 50 ms of processor time. Blocked is the time that the loop spends in sending and in taking what has come, waits for the
 interpreter's lock included, as a share of the round. Between is what is left of a round besides that, adapting and
 combining: the loop's own bookkeeping, and what other threads do on its core meanwhile. The slow-down is that of the
@@ -45,10 +45,10 @@ from benchmarks.control import machine
 from benchmarks.network import rounds, streams, traffic
 from benchmarks.network.station import IN_STEP, NEVER_WAITS, Place
 from benchmarks.network.together import Outcome, together
-from gossamer.fleet.launch import local_addresses
-from gossamer.fleet.membership import Fleet, default_names
-from gossamer.keys import create_authority, issue
-from gossamer.records import provenance, write_json
+from gossamer.network.credentials import create_authority, issue
+from gossamer.network.launcher import local_addresses
+from gossamer.network.membership import Fleet, default_names
+from gossamer.runs.folder import provenance, write_json
 from gossamer.schedules import Schedule
 
 LIMIT = 300.0  # seconds of one turn

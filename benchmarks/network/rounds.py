@@ -14,11 +14,11 @@ import numpy as np
 
 from benchmarks.network.station import Place, Station, parameters
 from benchmarks.network.together import Start
+from gossamer.network.refusals import Refusals
+from gossamer.network.zenoh_log import ZenohLog
 from gossamer.runtimes.clock import MonotonicClock
 from gossamer.runtimes.inbox import Envelope, Held, Inbox
-from gossamer.runtimes.network.refusals import Refusals
-from gossamer.runtimes.network.zenoh_log import ZenohLog
-from gossamer.runtimes.peers import Neighbourhood, Peer, Post, Update
+from gossamer.runtimes.peer import Neighbourhood, Peer, Transport, Update
 from gossamer.schedules import Links
 from gossamer.types import Message
 
@@ -195,7 +195,7 @@ class MeteredInbox(Inbox):
 class MeteredPost:
     """Times another post."""
 
-    def __init__(self, post: Post, meters: Meters):
+    def __init__(self, post: Transport, meters: Meters):
         self._post, self._meters = post, meters
         self.sent = 0
 
@@ -233,7 +233,7 @@ def _run(
     agent: Agent,
     neighbourhood: Neighbourhood,
     meters: Meters,
-    post: Post,
+    post: Transport,
     start: Start,
     inbox: MeteredInbox | None = None,
 ) -> Lived:

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from gossamer.fleet.membership import Fleet
-from gossamer.keys import check
 from gossamer.mixing import uniform, weigh
+from gossamer.network.access import Access, Credentials, zenoh_config
+from gossamer.network.credentials import check
+from gossamer.network.membership import Fleet
+from gossamer.network.receiver import Receiver
+from gossamer.network.refusals import Refusals
+from gossamer.network.schema import Schema
+from gossamer.network.send_queue import NetworkTransport, SenderIdentity, SendQueue
+from gossamer.network.session import Session
+from gossamer.network.wire import Expected, message_bytes
 from gossamer.runtimes.inbox import Inbox
-from gossamer.runtimes.network.intake import Intake
-from gossamer.runtimes.network.post import NetworkPost, Outbox, Voice
-from gossamer.runtimes.network.refusals import Refusals
-from gossamer.runtimes.network.schema import Schema
-from gossamer.runtimes.network.security import Access, Credentials, zenoh_config
-from gossamer.runtimes.network.session import Session
-from gossamer.runtimes.network.wire import Expected, message_bytes
-from gossamer.runtimes.peers import Neighbourhood
+from gossamer.runtimes.peer import Neighbourhood
 from gossamer.schedules import Links, Schedule
 from gossamer.topologies import named
 
@@ -98,7 +98,7 @@ class Station:
         schema, run = Schema.of(parameters(place.size)), bytes.fromhex(fleet.run)
         self.refusals = Refusals(place.name)
         self.session = Session(network_config(place))
-        self.intake = Intake(
+        self.intake = Receiver(
             number,
             inbox,
             Expected(run, schema, "none", place.message_bytes),
@@ -110,8 +110,8 @@ class Station:
             self.refusals,
         )
         incarnation, key = time.time_ns(), fleet.space.message(place.name, 0)
-        self.outbox = Outbox(
-            Voice(number, run, incarnation, schema, "none"),
+        self.outbox = SendQueue(
+            SenderIdentity(number, run, incarnation, schema, "none"),
             [self.session.publisher(key, lossless=schedule.in_step)],
             schedule.in_step,
         )
@@ -120,7 +120,7 @@ class Station:
                 self.session.subscribe(fleet.space.message(name, 0), self.intake.receive, schedule.in_step)
             self.session.watch_tokens(fleet.space.alive(name), self.intake.appeared, self.intake.gone)
         withdraw = self.session.declare_token(fleet.space.alive(place.name, incarnation))
-        self.post = NetworkPost(
+        self.post = NetworkTransport(
             self.outbox, links, number, schedule, 0, self.intake.present, lambda: None, withdraw
         )
 

@@ -16,7 +16,7 @@ import zenoh
 
 from benchmarks.network.station import Place, Station, network_config, parameters
 from benchmarks.network.together import Start
-from gossamer.keys import check
+from gossamer.network.credentials import check
 from gossamer.runtimes.clock import MonotonicClock
 from gossamer.runtimes.inbox import Envelope, Inbox
 

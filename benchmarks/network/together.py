@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from gossamer.processes import available_cores, become_worker, environment_variables
+from gossamer.system.processes import available_cores, become_worker, environment_variables
 
 Start: TypeAlias = Callable[[], object]
 """Waits until all that run together have called it as often."""

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from benchmarks.network.station import Place, Station, parameters
 from benchmarks.network.together import Start
 from gossamer.runtimes.clock import MonotonicClock
-from gossamer.runtimes.inbox import Envelope, Inbox, Patience
-from gossamer.runtimes.peers import Neighbourhood, Peer
+from gossamer.runtimes.inbox import Envelope, Inbox
+from gossamer.runtimes.peer import Neighbourhood, Peer
+from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
 from gossamer.types import Message
 
 COME_SECONDS = 120.0
@@ -217,7 +218,14 @@ def _be_agent(place: Place, station: Station, inbox: Inbox, stops: _Stops) -> No
     neighbourhood = Neighbourhood.of(place.links, place.number)
     clock, schedule = MonotonicClock(), place.schedule
     peer = Peer(
-        neighbourhood, _Still(), inbox, station.post, clock, schedule, Patience(), lockstep=schedule.in_step
+        neighbourhood,
+        _Still(),
+        inbox,
+        station.post,
+        clock,
+        schedule,
+        AdaptiveTimeout(),
+        lockstep=schedule.in_step,
     )
     try:
         peer.run(parameters(place.size), 0, _FOREVER, stops, lambda update, learner: None)

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from rate import Advance, arguments, print_rate
 
-from gossamer.compilation import keep_memory_mapped
 from gossamer.environments import Atari
 from gossamer.recipes.gala import table_2
-from gossamer.runtimes.single import Turn, act_alone, learn_alone
+from gossamer.runtimes.agent_step import Turn, act_alone, learn_alone
+from gossamer.system.compilation import keep_memory_mapped
 from gossamer.types import Collected, Finished, Trajectory
 
 SIMULATORS, RECORDED = 16, 500

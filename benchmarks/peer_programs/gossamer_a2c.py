@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from rate import arguments, print_rate
 
-from gossamer.engines import engine_of
 from gossamer.environments import CartPoleBalance
 from gossamer.experience import Steps
 from gossamer.experiment import Experiment
-from gossamer.parts import build
 from gossamer.recipes import acrobot, centralised_a2c, diffusion, hopper_mass
+from gossamer.runtimes.build import build
+from gossamer.runtimes.choice import runtime_of
 from gossamer.schedules import Schedule
 
 RECIPES = {
@@ -27,8 +27,8 @@ SHAPES = ("diffusion", "asynchronous", "centralised")
 def main() -> None:
     chosen = arguments(environment=tuple(RECIPES), shape=SHAPES)
     experiment = shaped(RECIPES[chosen.environment](), chosen.shape, chosen.horizon)
-    engine = engine_of(experiment, build(experiment))
-    population, every = engine.start(), experiment.record_every
+    runtime = runtime_of(experiment, build(experiment))
+    population, every = runtime.start(), experiment.record_every
     steps_per_round = 25 * chosen.horizon
 
     def advance(steps: int) -> int:
@@ -36,12 +36,12 @@ def main() -> None:
         done, wanted = 0, steps
         while done < wanted:
             rounds = -(-(wanted - done) // steps_per_round)
-            population, reports = engine.advance(population, min(rounds, engine.most_rounds(every)), every)
+            population, reports = runtime.advance(population, min(rounds, runtime.most_rounds(every)), every)
             done += sum(int(report.record.agents.env_steps.sum()) for report in reports)
         return done
 
     print_rate(advance, chosen.seconds, ("gossamer", "jax", "mujoco", "numpy"))
-    engine.close()
+    runtime.close()
 
 
 def shaped(recipe: Experiment, shape: str, horizon: int) -> Experiment:

@@ -12,13 +12,13 @@ from typing import Any
 import jax
 from rate import arguments, print_rate
 
-from gossamer.compilation import keep_memory_mapped
-from gossamer.engines import engine_of
 from gossamer.environments import Atari
 from gossamer.experience import Steps
-from gossamer.parts import build
 from gossamer.recipes import gala_a2c
-from gossamer.runtimes.single import spread_alone
+from gossamer.runtimes.agent_step import spread_alone
+from gossamer.runtimes.build import build
+from gossamer.runtimes.choice import runtime_of
+from gossamer.system.compilation import keep_memory_mapped
 
 
 def main() -> None:
@@ -28,18 +28,18 @@ def main() -> None:
     pong = Atari("pong", threads=max(1, (os.cpu_count() or 1) // learners))
     experiment = replace(gala_a2c(pong, learners, simulators), experience=Steps(chosen.horizon))
     parts = build(experiment)
-    engine = engine_of(experiment, parts)
-    population, every = engine.start(), experiment.record_every
+    runtime = runtime_of(experiment, parts)
+    population, every = runtime.start(), experiment.record_every
     compile_records(parts.algorithm, population.learner, learners)
     steps_per_round = learners * simulators * chosen.horizon
 
     def advance(steps: int) -> int:
         nonlocal population
-        population, reports = engine.advance(population, -(-steps // steps_per_round), every)
+        population, reports = runtime.advance(population, -(-steps // steps_per_round), every)
         return sum(int(report.record.agents.env_steps.sum()) for report in reports)
 
     print_rate(advance, chosen.seconds, ("gossamer", "jax", "ale-py", "numpy"))
-    engine.close()
+    runtime.close()
 
 
 def compile_records(algorithm: Any, learner: Any, learners: int) -> None:

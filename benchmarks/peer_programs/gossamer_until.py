@@ -9,14 +9,14 @@ from dataclasses import replace
 import jax
 from until import EPISODES, Training, arguments, print_until
 
-from gossamer.compilation_cache import persistent_cache
-from gossamer.engines import engine_of
+from gossamer.evaluation.rollouts import play_own_tasks
 from gossamer.experience import Episodes, Steps
 from gossamer.experiment import Experiment
-from gossamer.parts import build
-from gossamer.play import play_own_tasks
 from gossamer.recipes import acrobot, cartpole_balance, centralised, centralised_a2c
+from gossamer.runtimes.build import build
+from gossamer.runtimes.choice import runtime_of
 from gossamer.schedules import Schedule
+from gossamer.system.compilation_cache import persistent_cache
 
 
 def main() -> None:
@@ -48,8 +48,8 @@ def training(experiment: Experiment) -> Training:
     every = 1
     experiment = replace(experiment, record_every=every)
     parts = build(experiment)
-    engine = engine_of(experiment, parts)
-    population = engine.start()
+    runtime = runtime_of(experiment, parts)
+    population = runtime.start()
     evaluations = 0
 
     def advance(steps: int) -> int:
@@ -57,7 +57,7 @@ def training(experiment: Experiment) -> Training:
         done = 0
         while done < steps:
             rounds = -(-(steps - done) // most_steps(experiment))
-            population, reports = engine.advance(population, min(rounds, engine.most_rounds(every)), every)
+            population, reports = runtime.advance(population, min(rounds, runtime.most_rounds(every)), every)
             done += sum(int(report.record.agents.env_steps.sum()) for report in reports)
         return done
 

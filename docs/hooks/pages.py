@@ -18,17 +18,17 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "gossamer"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 SUBJECTS = {
-    "Training and evaluation": "train evaluate policy analysis progress video demo",
-    "Experiments and recipes": "experiment parts recipes specs",
-    "Algorithms": "algorithms returns normalisation networks distributions",
+    "Training and evaluation": "train evaluation analysis",
+    "Experiments and recipes": "experiment recipes specs",
+    "Algorithms": "algorithms returns running_statistics networks distributions",
     "Environments": "environments experience",
     "Topologies and mixing": "topologies mixing",
     "Schedules": "schedules",
-    "Runtimes": "runtimes engines rounds compilation compilation_cache",
-    "Run folders": "records recording serialization checkpoints claiming",
-    "Fleets": "fleet keys",
-    "Diagnostics": "certificate correlation power",
-    "Papers": "reproductions theory",
+    "Runtimes": "runtimes",
+    "Run folders": "runs",
+    "Network": "network",
+    "Diagnostics": "diagnostics",
+    "Papers": "gossamer_papers",
     "Types and errors": "types errors",
     "Command line": "cli",
 }
@@ -90,7 +90,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def _described(path: str) -> str | None:
     """The page of the reference that describes a source file or folder; none for other paths."""
-    inside = re.fullmatch(r"src/gossamer(?:/(\w+)(?:\.py|/.*)?)?", path)
+    inside = re.fullmatch(r"src/(?:gossamer/)?(\w+)(?:\.py|/.*)?", path)
     if inside is None:
         return None
     pages = {layer: page_of(title) for title, layers in subjects().items() for layer in layers}
@@ -104,6 +104,7 @@ def subjects() -> dict[str, list[str]]:
         for path in PACKAGE.iterdir()
         if not path.name.startswith("_") and (path.suffix == ".py" or (path / "__init__.py").exists())
     )
+    found.append("gossamer_papers")
     named = {title: [name for name in text.split() if name in found] for title, text in SUBJECTS.items()}
     known = {name for names in named.values() for name in names}
     return named | {REST: [name for name in found if name not in known]}
@@ -174,7 +175,7 @@ def defining(module: str, name: str) -> str | None:
 
 def modules(layer: str) -> list[str]:
     """Every module of a layer by its dotted name, packages before what is in them."""
-    folder = PACKAGE / layer
+    folder = PACKAGE.parent / layer if layer == "gossamer_papers" else PACKAGE / layer
     paths = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
     dotted = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in paths]
     return [name.removesuffix(".__init__") for name in dotted]

@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from gossamer.environments.hopper import HopperMass, HopperWind
     from gossamer.environments.pendulum import Pendulum
     from gossamer.errors import InputError
-    from gossamer.evaluate import Evaluation, evaluate
+    from gossamer.evaluation.evaluate import Evaluation, evaluate
+    from gossamer.evaluation.policy import Policy, load_policy
     from gossamer.experience.ahead import Unrolls
     from gossamer.experience.device import Episodes, Steps
     from gossamer.experiment import Experiment
-    from gossamer.parts import build
-    from gossamer.policy import Policy, load_policy
-    from gossamer.recording import NonFiniteParameters
-    from gossamer.runtimes.inbox import Patience
-    from gossamer.schedules.config import Schedule
+    from gossamer.runs.log import NonFiniteParameters
+    from gossamer.runtimes.build import build
+    from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
     from gossamer.schedules.durations import Constant, Exponential, Integers, Lognormal, Uniform
-    from gossamer.stopping import Interrupted
+    from gossamer.schedules.schedule import Schedule
+    from gossamer.system.signals import Interrupted
     from gossamer.train import resume, train
     from gossamer.types import Box, Discrete, Frames, Spaces
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "A2C",
     "Acrobot",
+    "AdaptiveTimeout",
     "Atari",
     "Box",
     "CartPoleBalance",
@@ -64,7 +65,6 @@ __all__ = [
     "Interrupted",
     "Lognormal",
     "NonFiniteParameters",
-    "Patience",
     "Pendulum",
     "Policy",
     "Reinforce",

@@ -11,12 +11,12 @@ from gossamer.algorithms.protocol import Averaging, Cyclic
 from gossamer.environments import Environment, HostEnvironment
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.experience import Episodes, Steps, Unrolls
-from gossamer.runtimes.inbox import Patience
 from gossamer.schedules import Schedule
+from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
 from gossamer.types import InitialParameters
 
 AnyExperience: TypeAlias = Episodes | Steps | Unrolls
-Runtime: TypeAlias = Literal["vectorised", "threads", "all_reduce", "a3c", "network"]
+RuntimeName: TypeAlias = Literal["vectorised", "threads", "all_reduce", "a3c", "network"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Experiment:
     """How much an agent believes its neighbours: a weight rule, or the path of a matrix file."""
     schedule: Schedule = field(default_factory=Schedule)
     """What departs from lockstep: failing links, late messages, slow or absent agents. Nothing by default."""
-    runtime: Runtime = "vectorised"
+    runtime: RuntimeName = "vectorised"
     """One program for all agents, a thread or (gossamer launch) a process for each, or workers around one learner:
     all_reduce (A2C) and a3c."""
     workers: int = 1
     """Workers that divide the environments of the one agent of all_reduce and a3c."""
-    patience: Patience = field(default_factory=Patience)
+    patience: AdaptiveTimeout = field(default_factory=AdaptiveTimeout)
     """How long an agent in a thread or a process waits for a peer where its rule makes it wait."""
     certify: bool = False
     """Whether records say how far apart agents in threads are and, by GALA's proposition 1, can be."""
@@ -112,7 +112,7 @@ class Experiment:
             raise InputError(
                 f"seed is {self.seed}; with {self.seeds} seeds it must be below {2**31 - self.seeds}"
             )
-        require_choice("runtime", self.runtime, get_args(Runtime))
+        require_choice("runtime", self.runtime, get_args(RuntimeName))
         require_choice("initial_parameters", self.initial_parameters, get_args(InitialParameters))
 
     def _given_of(self, *names: str) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ class Experiment:
             "weights": (str,),
             "experience": (Episodes, Steps, Unrolls),
             "schedule": (Schedule,),
-            "patience": (Patience,),
+            "patience": (AdaptiveTimeout,),
             "certify": (bool,),
             "keep_best": (bool,),
             "correlate": (bool,),

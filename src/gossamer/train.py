@@ -10,44 +10,50 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gossamer import checkpoints
-from gossamer.claiming import claimed
-from gossamer.compilation_cache import persistent_cache
-from gossamer.description import load_experiment
-from gossamer.engines import Engine, Report, engine_of
+from gossamer.diagnostics.energy import EnergyMeter, PowerReading
 from gossamer.errors import InputError
-from gossamer.experiment import Experiment, on_host
-from gossamer.parts import Parts, build, population_shape, require_memory, tree_bytes, with_absolute_paths
-from gossamer.play import play_own_tasks
-from gossamer.power import EnergyMeter, PowerReading
-from gossamer.progress import Reporter, Silent, Status
-from gossamer.recording import (
-    BEST,
-    NonFiniteParameters,
-    RunLog,
-    Timed,
-    Totals,
-    UnwritableRun,
-    has_begun,
-    record_rows,
-)
-from gossamer.records import (
+from gossamer.evaluation.rollouts import play_own_tasks
+from gossamer.experiment import Experiment
+from gossamer.runs import checkpoints
+from gossamer.runs.description import load_experiment
+from gossamer.runs.folder import (
     create_run,
     provenance,
     read_config,
     replace_config,
     require_recorded,
 )
-from gossamer.rounds import agent_key
+from gossamer.runs.lock import claimed
+from gossamer.runs.log import (
+    NonFiniteParameters,
+    RunLog,
+    Timed,
+    Totals,
+    UnwritableRun,
+    record_rows,
+)
+from gossamer.runs.progress import Reporter, Silent, Status
+from gossamer.runs.restore import have_begun, restore, run_folders, seed_folder, seeds_of
+from gossamer.runs.serialization import to_data
+from gossamer.runtimes.build import (
+    Parts,
+    build,
+    population_shape,
+    tree_bytes,
+    with_absolute_paths,
+)
+from gossamer.runtimes.choice import runtime_of
+from gossamer.runtimes.protocol import Report, Runtime
+from gossamer.runtimes.rounds import agent_key
 from gossamer.runtimes.vectorised import Population
-from gossamer.serialization import to_data
-from gossamer.stopping import Interrupted, Stop, stop_requests
+from gossamer.system.compilation_cache import persistent_cache
+from gossamer.system.signals import Interrupted, Stop, stop_requests
 
 _SECONDS_PER_CHUNK = 1.0
 _TESTER = 2**31 - 1  # the number of no agent
@@ -89,10 +95,10 @@ def train(experiment: Experiment, out: Path | str, reporter: Reporter | None = N
         _make_runs(experiment, out)
         with claimed(out), persistent_cache():
             return _resume_seeds(experiment, out, reporter)
-    with persistent_cache(), stop_requests() as stop, closing(engine_of(experiment, parts)) as engine:
-        create_run(out, _config(experiment, parts, engine))
+    with persistent_cache(), stop_requests() as stop, closing(runtime_of(experiment, parts)) as runtime:
+        create_run(out, _config(experiment, parts, runtime))
         with claimed(out):
-            _start(experiment, parts, engine, out, reporter or Silent(), stop)
+            _start(experiment, parts, runtime, out, reporter or Silent(), stop)
     return out
 
 
@@ -127,63 +133,10 @@ def resume(run: Path | str, rounds: int | None = None, reporter: Reporter | None
     return run
 
 
-def run_folders(run: Path) -> list[Path]:
-    """The run folders of one training: the folder itself, or its ``seed-K`` folders in order of K.
-
-    Raises:
-        InputError: the folder holds no run.
-    """
-    experiment = load_experiment(run)
-    if experiment.seeds == 1:
-        return [run]
-    return [_seed_folder(run, seed) for seed in _seeds(experiment)]
-
-
-def restore_population(run: Path, best: bool = False) -> tuple[Experiment, Parts, Population]:
-    """A run's experiment, its parts, and its population ``[seed, agent, ...]`` at the newest checkpoint.
-
-    Args:
-        run: a folder that ``train`` made.
-        best: take each seed's best checkpoint, wherever in training it was.
-
-    Raises:
-        InputError: there is no run, or no such checkpoint.
-    """
-    experiment = load_experiment(run)
-    parts = build(experiment)
-    require_memory(experiment, parts)  # also where agents were processes, each on a machine of its own
-    folders = run_folders(run)
-    if not _have_begun(folders):
-        raise InputError(f"{run} holds no checkpoint yet; wait until its first one is written")
-    if best:
-        return experiment, parts, _restore_best(experiment, parts, folders)
-    return experiment, parts, _restore(experiment, parts, folders).population
-
-
-class _Restored(NamedTuple):
-    """Where a run stands on disk: its state, and for each seed what it has used and how long its metrics were."""
-
-    population: Population
-    totals: list[Totals]
-    offsets: list[int]
-
-    @property
-    def done(self) -> int:
-        return int(self.population.round)
-
-
-def _seeds(experiment: Experiment) -> range:
-    return range(experiment.seed, experiment.seed + experiment.seeds)
-
-
-def _seed_folder(out: Path, seed: int) -> Path:
-    return out / f"seed-{seed}"
-
-
-def _config(experiment: Experiment, parts: Parts, engine: Engine) -> dict[str, Any]:
+def _config(experiment: Experiment, parts: Parts, runtime: Runtime) -> dict[str, Any]:
     return {
         "experiment": to_data(experiment),
-        "resume": engine.resumes,
+        "resume": runtime.resumes,
         "weights_digest": _digest(parts),
         "provenance": {**provenance(), "power": _sensors()},
     }
@@ -219,15 +172,11 @@ def _require_same_streams(run: Path, parts: Parts) -> None:
         )
 
 
-def _have_begun(folders: list[Path]) -> bool:
-    return all(has_begun(folder) for folder in folders)
-
-
 def _start(
-    experiment: Experiment, parts: Parts, engine: Engine, out: Path, reporter: Reporter, stop: Stop
+    experiment: Experiment, parts: Parts, runtime: Runtime, out: Path, reporter: Reporter, stop: Stop
 ) -> None:
     """From the initial population, which is the first checkpoint."""
-    folders = _make_seed_folders(experiment, _config(experiment, parts, engine), out)
+    folders = _make_seed_folders(experiment, _config(experiment, parts, runtime), out)
     if parts.mailbox is not None:
         mail = tree_bytes(population_shape(parts.algorithm, experiment, parts.mailbox, parts.tasks).mail)
         if mail >= 2**20:
@@ -235,9 +184,9 @@ def _start(
     nothing = [Totals()] * len(folders)
     with reporter, _open_all(folders, nothing, [0] * len(folders), experiment.keep_best, out) as logs:
         reporter.begin(f"making {experiment.agents} agent{'s' * (experiment.agents > 1)}")
-        population = engine.start()
-        _save_all(logs, engine.saved(population), 0)
-        _drive(experiment, parts, engine, population, logs, out, reporter, stop)
+        population = runtime.start()
+        _save_all(logs, runtime.saved(population), 0)
+        _drive(experiment, parts, runtime, population, logs, out, reporter, stop)
 
 
 def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | None = None) -> None:
@@ -249,13 +198,13 @@ def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | 
     parts = build(experiment)
     _require_same_streams(run, parts)
     folders = run_folders(run)
-    with closing(engine_of(experiment, parts)) as engine:
-        if not _have_begun(folders):
+    with closing(runtime_of(experiment, parts)) as runtime:
+        if not have_begun(folders):
             if rounds is not None:
                 _extend({run, *(each for each in folders if (each / "config.json").exists())}, rounds)
-            _start(experiment, parts, engine, run, reporter, stop)
+            _start(experiment, parts, runtime, run, reporter, stop)
             return
-        restored = _restore(experiment, parts, folders)
+        restored = restore(experiment, parts, folders)
         if experiment.rounds < restored.done:
             raise InputError(
                 f"rounds is {experiment.rounds}; {run} has run {restored.done} already: give as many or more"
@@ -266,11 +215,11 @@ def _resume_one(run: Path, reporter: Reporter | None, stop: Stop, rounds: int | 
             if restored.done == experiment.rounds:
                 reporter.say(f"{run} has run all {restored.done} rounds; give more to go on")
                 return
-            if engine.resumes == "learner-exact":
+            if runtime.resumes == "learner-exact":
                 reporter.say("learners resume exactly; simulators start new episodes")
             with reporter:
-                population = engine.restore(restored.population)
-                _drive(experiment, parts, engine, population, logs, run, reporter, stop)
+                population = runtime.restore(restored.population)
+                _drive(experiment, parts, runtime, population, logs, run, reporter, stop)
 
 
 def _refuse_network(experiment: Experiment) -> None:
@@ -289,8 +238,8 @@ def _make_runs(experiment: Experiment, out: Path) -> None:
     """The folders of seeds that are trained one after the other, each a run that has not begun."""
     single = replace(experiment, seeds=1)
     parts = build(single)
-    with closing(engine_of(single, parts)) as engine:
-        config = _config(experiment, parts, engine)
+    with closing(runtime_of(single, parts)) as runtime:
+        config = _config(experiment, parts, runtime)
     create_run(out, config)
     _make_seed_folders(experiment, config, out)
 
@@ -331,11 +280,11 @@ def _make_seed_folders(experiment: Experiment, config: dict[str, Any], out: Path
     """The folders of the seeds; those that an interrupted call made already are left as they are."""
     if experiment.seeds == 1:
         return [out]
-    for seed in _seeds(experiment):
+    for seed in seeds_of(experiment):
         single = to_data(replace(experiment, seed=seed, seeds=1))
-        if not (_seed_folder(out, seed) / "config.json").exists():
-            create_run(_seed_folder(out, seed), {**config, "experiment": single})
-    return [_seed_folder(out, seed) for seed in _seeds(experiment)]
+        if not (seed_folder(out, seed) / "config.json").exists():
+            create_run(seed_folder(out, seed), {**config, "experiment": single})
+    return [seed_folder(out, seed) for seed in seeds_of(experiment)]
 
 
 def _extend(folders: set[Path], rounds: int) -> None:
@@ -361,73 +310,10 @@ def _open_all(
         yield logs
 
 
-def _restore(experiment: Experiment, parts: Parts, folders: list[Path]) -> _Restored:
-    """The newest state that every seed has."""
-    like = _saved_shape(experiment, parts)
-    stores = [folder / "checkpoints" for folder in folders]
-    saved = [checkpoints.restore_newest(store, like) for store in stores]
-    # A kill between two seeds' saves leaves some of them one checkpoint ahead.
-    common = min(each.round for each in saved)
-    if any(common not in checkpoints.rounds(store) for store in stores):
-        raise InputError(
-            f"the seeds in {folders[0].parent} stand at rounds {', '.join(str(each.round) for each in saved)} and "
-            "share no checkpoint; resume those that are behind, each by its own folder"
-        )
-    saved = [
-        each if each.round == common else checkpoints.restore(store, common, like)
-        for each, store in zip(saved, stores, strict=True)
-    ]
-    state = jax.tree.map(_stacked, *(each.state for each in saved))
-    totals = [Totals(each.metadata["env_steps"], each.metadata["seconds"]) for each in saved]
-    offsets = [each.metadata["metrics_offset"] for each in saved]
-    return _Restored(Population(*state, round=jnp.asarray(common, jnp.int32)), totals, offsets)
-
-
-def _restore_best(experiment: Experiment, parts: Parts, folders: list[Path]) -> Population:
-    missing = [folder for folder in folders if not checkpoints.rounds(folder / BEST)]
-    if missing:
-        raise InputError(
-            f"{missing[0]} holds no best checkpoint: it was trained without keep_best (--keep-best), or no "
-            "episode has ended yet"
-        )
-    like = _saved_shape(experiment, parts)
-    saved = [checkpoints.restore_newest(folder / BEST, like) for folder in folders]
-    state = jax.tree.map(_stacked, *(each.state for each in saved))
-    return Population(*state, round=jnp.asarray(max(each.round for each in saved), jnp.int32))
-
-
-def _stacked(*leaves: Any) -> Any:
-    if jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
-        return jnp.stack(leaves)
-    stacked = np.stack(
-        [np.asarray(leaf) for leaf in leaves]
-    )  # by numpy: ``jnp`` compiles a program for each shape
-    return stacked if isinstance(leaves[0], np.ndarray) else jax.device_put(stacked, may_alias=False)
-
-
-def _saved_shape(experiment: Experiment, parts: Parts) -> Any:
-    """Shapes and dtypes of what a checkpoint of one seed holds: learners, environments and mail.
-
-    What lives on the host is an array of the host, whose double precision a device would lose.
-    """
-    population = population_shape(parts.algorithm, experiment, parts.mailbox, parts.tasks)
-    if on_host(parts.environment) or experiment.runtime != "vectorised":
-        single = parts._replace(seeds=parts.seeds[:1])
-        with closing(engine_of(replace(experiment, seeds=1), single)) as engine:
-            population = engine.saved(engine.start())
-
-    def shape(leaf: Any) -> Any:
-        if isinstance(leaf, np.ndarray):
-            return np.empty(leaf.shape[1:], leaf.dtype)
-        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
-
-    return jax.tree.map(shape, tuple(population)[:-1])
-
-
 def _drive(
     experiment: Experiment,
     parts: Parts,
-    engine: Engine,
+    runtime: Runtime,
     population: Population,
     logs: list[RunLog],
     out: Path,
@@ -440,12 +326,12 @@ def _drive(
     reporter.begin("compiling the round")
     with EnergyMeter() as meter:
         while done < experiment.rounds:
-            length = min(pace.rounds, engine.most_rounds(every), _to_boundary(done, experiment))
+            length = min(pace.rounds, runtime.most_rounds(every), _to_boundary(done, experiment))
             if stop:
                 length = min(length, every - done % every)
             if experiment.runtime == "vectorised":
                 started = time.perf_counter()  # in threads work goes on while lines are written
-            population, reports = engine.advance(population, length, every)
+            population, reports = runtime.advance(population, length, every)
             elapsed = time.perf_counter() - started
             started += elapsed
             done += length
@@ -458,7 +344,7 @@ def _drive(
             # A row that is half written would be another one after a resume.
             stopping = bool(stop) and pending is None
             if done == experiment.rounds or done % experiment.checkpoint_every == 0 or stopping:
-                _save_all(logs, engine.saved(population), done)
+                _save_all(logs, runtime.saved(population), done)
             if stopping and done < experiment.rounds:
                 raise Interrupted(
                     f"stopped after round {done} of {experiment.rounds}, everything saved; {_again(out)}"

@@ -147,7 +147,7 @@ class ActorCritic(NamedTuple):
     critic: Any
 
 
-class Letter(NamedTuple):
+class NeighbourMessage(NamedTuple):
     """A message with a part for everybody and a part for each neighbour alone.
 
     ``to_each`` has a leading axis of places, one for each neighbour, in the order of their numbers. Who receives it

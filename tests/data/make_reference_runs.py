@@ -20,13 +20,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from gossamer.fleet.launch import launch
+from gossamer.records import read_metrics
 
 from gossamer.algorithms import A2C, DistMTPS, Impala, Reinforce, SiAC
 from gossamer.environments import Acrobot, CartPoleBalance, GymnasiumEnvironment, Pendulum, spaces_of
 from gossamer.experience import Episodes, Steps, Unrolls
 from gossamer.experiment import Experiment
-from gossamer.fleet.launch import launch
-from gossamer.records import read_metrics
 from gossamer.runtimes.inbox import Patience
 from gossamer.schedules import Schedule
 from gossamer.train import restore_population, run_folders, train

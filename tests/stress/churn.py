@@ -23,15 +23,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gossamer.experiment import Experiment
-from gossamer.fleet.launch import Launch, Supervisor, agent_folder, issue_all, local_addresses
-from gossamer.fleet.member import PROCESS
-from gossamer.fleet.membership import Fleet, default_names
+from gossamer.network.agent import PROCESS
+from gossamer.network.launcher import Launch, Supervisor, agent_folder, issue_all, local_addresses
+from gossamer.network.membership import Fleet, default_names
 from gossamer.recipes import cartpole_balance
-from gossamer.records import provenance, read_last_row, read_metrics, write_json
-from gossamer.runtimes.inbox import Patience
+from gossamer.runs.folder import provenance, read_last_row, read_metrics, write_json
 from gossamer.schedules import Schedule
+from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
 
-PATIENCE = Patience(deviations=10.0, least=0.5, first=5.0)
+PATIENCE = AdaptiveTimeout(deviations=10.0, least=0.5, first=5.0)
 BETWEEN = (3.0, 8.0)  # seconds between two events
 END_SECONDS = 60.0  # for all to save themselves
 STALENESS = 5

@@ -26,9 +26,9 @@ import numpy as np
 import xxhash
 from benchmarks.control import machine
 
-from gossamer.runtimes.network.compression import COMPRESSIONS, Compression, Compressor
-from gossamer.runtimes.network.schema import Schema
-from gossamer.runtimes.network.wire import (
+from gossamer.network.compression import COMPRESSIONS, Compression, Compressor
+from gossamer.network.schema import Schema
+from gossamer.network.wire import (
     Expected,
     Header,
     Kind,

@@ -21,10 +21,11 @@ from tests.virtual_clock import VirtualClock
 
 from gossamer.mixing import uniform, weigh
 from gossamer.runtimes.clock import Clock, MonotonicClock
-from gossamer.runtimes.inbox import Inbox, Patience
-from gossamer.runtimes.peers import Neighbourhood, Peer, Update
-from gossamer.runtimes.threads import HandOver
+from gossamer.runtimes.inbox import Inbox
+from gossamer.runtimes.peer import Neighbourhood, Peer, Update
+from gossamer.runtimes.thread_group import SharedMemoryTransport
 from gossamer.schedules import Links, Schedule
+from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
 from gossamer.topologies import named
 
 AGENTS, ROUNDS = 5, 12
@@ -32,7 +33,7 @@ PACE_ROUNDS = 300
 ODD = 2  # the agent that dies, is slow, or joins late
 TOPOLOGIES = ("ring", "directed_ring", "complete")
 TROUBLES = ("finish_apart", "one_dies", "one_slow", "one_late", "lossy")
-PATIENCE = Patience(deviations=10.0, least=0.5, first=8.0)
+PATIENCE = AdaptiveTimeout(deviations=10.0, least=0.5, first=8.0)
 WAITING: dict[str, tuple[Schedule, bool]] = {
     "lockstep": (Schedule("most_recent", staleness=0), True),
     "staleness_0": (Schedule("most_recent", staleness=0), False),
@@ -101,7 +102,7 @@ class AlwaysOpen:
 class SilentDeath:
     """A post in which one agent goes without a word."""
 
-    def __init__(self, post: HandOver, agent: int):
+    def __init__(self, post: SharedMemoryTransport, agent: int):
         self._post, self._agent, self.send = post, agent, post.send
 
     def leave(self, agent: int) -> None:
@@ -140,7 +141,7 @@ def run(case: Case) -> Outcome:
     links = Links.of(weigh(named(case.topology, AGENTS), uniform))
     neighbourhoods = [Neighbourhood.of(links, agent) for agent in range(AGENTS)]
     inboxes = [Inbox(each.senders, clock, None if lockstep else 1) for each in neighbourhoods]
-    post: Any = HandOver(links, inboxes, schedule, case.seed)
+    post: Any = SharedMemoryTransport(links, inboxes, schedule, case.seed)
     if case.trouble == "one_dies":
         post = SilentDeath(post, ODD)
     happened: list[list[Update]] = [[] for _ in range(AGENTS)]
@@ -194,7 +195,7 @@ def pace(waiting: str, slow: bool) -> float:
     links = Links.of(weigh(named("directed_ring", AGENTS), uniform))
     neighbourhoods = [Neighbourhood.of(links, agent) for agent in range(AGENTS)]
     inboxes = [Inbox(each.senders, clock, None if lockstep else 1) for each in neighbourhoods]
-    post = HandOver(links, inboxes, schedule, seed=0)
+    post = SharedMemoryTransport(links, inboxes, schedule, seed=0)
     seconds: dict[int, float] = {}
 
     def live(agent: int) -> None:

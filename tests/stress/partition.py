@@ -42,11 +42,11 @@ from tests.proxy import Cut, Pair, Proxy
 
 from gossamer.analysis.pictures import colours, save_picture
 from gossamer.experiment import Experiment
-from gossamer.fleet.launch import OBSERVER, Launch, Supervisor, agent_folder, local_addresses
-from gossamer.fleet.membership import Fleet, default_names
-from gossamer.fleet.status import FleetStatus, ask
+from gossamer.network.launcher import OBSERVER, Launch, Supervisor, agent_folder, local_addresses
+from gossamer.network.membership import Fleet, default_names
+from gossamer.network.status import FleetStatus, ask
 from gossamer.recipes import cartpole_balance
-from gossamer.records import provenance, read_metrics, write_json
+from gossamer.runs.folder import provenance, read_metrics, write_json
 from gossamer.schedules import Schedule
 
 PHASES = ("before", "apart", "after")

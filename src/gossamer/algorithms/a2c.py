@@ -18,8 +18,8 @@ from gossamer.algorithms.policy_gradient import actor_critic_loss, clipped, limi
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import Categorical, DiagonalGaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
-from gossamer.normalisation import Moments
 from gossamer.returns import following_values, generalised_advantages
+from gossamer.running_statistics import Moments
 from gossamer.types import (
     Activation,
     Box,

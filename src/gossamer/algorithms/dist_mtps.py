@@ -23,7 +23,7 @@ from gossamer.errors import (
     require_within,
 )
 from gossamer.returns import leave_one_out, returns_to_go
-from gossamer.types import Box, Estimate, Info, Key, Learner, Letter, Spaces, Trajectory
+from gossamer.types import Box, Estimate, Info, Key, Learner, NeighbourMessage, Spaces, Trajectory
 
 Search: TypeAlias = Literal["reinforce", "power"]
 
@@ -200,14 +200,14 @@ class DistMTPS:
         model = Quadratic(gradient.target, gradient.curvature, learner.optimiser.multipliers)
         return Learner(Factors(basis, coefficients), model, learner.updates + 1)
 
-    def message(self, learner: Learner) -> Letter:
+    def message(self, learner: Learner) -> NeighbourMessage:
         """The basis for all, and for each neighbour the multiplier of the edge to it."""
-        return Letter(learner.params.basis, learner.optimiser.multipliers)
+        return NeighbourMessage(learner.params.basis, learner.optimiser.multipliers)
 
     def combine_in_cycle(
         self,
         learner: Learner,
-        letters: Letter,
+        letters: NeighbourMessage,
         linked: Bool[Array, " peer"],
         later: Bool[Array, " peer"],
     ) -> Learner:

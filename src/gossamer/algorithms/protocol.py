@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runt
 
 from jaxtyping import Array, Bool, Float
 
-from gossamer.types import Estimate, Info, Key, Learner, Letter, Message, Params, Trajectory
+from gossamer.types import Estimate, Info, Key, Learner, Message, NeighbourMessage, Params, Trajectory
 
 ActionKind: TypeAlias = Literal["discrete", "bounded", "unbounded"]
 
@@ -86,7 +86,11 @@ class Cyclic(Algorithm, Protocol):
         ...
 
     def combine_in_cycle(
-        self, learner: Learner, letters: Letter, linked: Bool[Array, " peer"], later: Bool[Array, " peer"]
+        self,
+        learner: Learner,
+        letters: NeighbourMessage,
+        linked: Bool[Array, " peer"],
+        later: Bool[Array, " peer"],
     ) -> Learner:
         """The learner after its turn: what its neighbours said last, which slots hold one, whose turn is to come."""
         ...

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from gossamer.analysis.pictures import Style, check_format, save_picture, styles
 from gossamer.analysis.statistics import bootstrap_interval
 from gossamer.errors import InputError, require_choice
-from gossamer.records import read_config, read_metrics
+from gossamer.runs.folder import read_config, read_metrics
 
 Abscissa: TypeAlias = Literal["env_steps", "rounds"]
 

@@ -33,9 +33,9 @@ def evaluate_command(arguments: list[str]) -> None:
         """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
     options = parse(Options, arguments, "evaluate")
-    from gossamer.compilation_cache import disable_cache
-    from gossamer.description import load_experiment
-    from gossamer.evaluate import evaluate, table, tasks_named, write_evaluation
+    from gossamer.evaluation.evaluate import evaluate, table, tasks_named, write_evaluation
+    from gossamer.runs.description import load_experiment
+    from gossamer.system.compilation_cache import disable_cache
 
     if not options.cache:
         disable_cache()
@@ -70,7 +70,7 @@ def video_command(arguments: list[str]) -> None:
         """The video, a .gif, or an .mp4 where imageio-ffmpeg is installed; by default video.gif in the run."""
 
     options = parse(Options, arguments, "video")
-    from gossamer.video import record_video
+    from gossamer.evaluation.video import record_video
 
     greedy = options.policy == "greedy"
     video = record_video(options.run, options.out, options.agent, greedy, options.seed)
@@ -125,7 +125,7 @@ def topology_command(arguments: list[str]) -> None:
     options = parse(Options, arguments, "topology")
     from gossamer.analysis.graphs import MOST_DRAWN, describe, draw
     from gossamer.analysis.pictures import check_format
-    from gossamer.parts import weigh_by
+    from gossamer.runtimes.build import weigh_by
     from gossamer.topologies import file_of, named
 
     file = file_of(options.name)

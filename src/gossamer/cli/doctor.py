@@ -26,8 +26,8 @@ def doctor_command(arguments: list[str]) -> None:
         """
 
     parse(Options, arguments, "doctor")
-    from gossamer.memory import core_quota, usable_memory
-    from gossamer.processes import available_cores
+    from gossamer.system.memory import core_quota, usable_memory
+    from gossamer.system.processes import available_cores
 
     broken = list(missing(PROGRAM))
     _show(
@@ -114,7 +114,14 @@ def _devices() -> str:
 
 
 def _cache() -> str:
-    from gossamer.compilation_cache import MOST_BYTES, cache_folder, cache_root, complaint, files, setting
+    from gossamer.system.compilation_cache import (
+        MOST_BYTES,
+        cache_folder,
+        cache_root,
+        complaint,
+        files,
+        setting,
+    )
 
     if not setting("jax_enable_compilation_cache"):
         return "off (JAX_ENABLE_COMPILATION_CACHE)"

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _exit(_INTERRUPTED, "interrupted")
     except Exception as error:
         # The ends of a run that are no defects; anything else keeps its traceback.
-        from gossamer.stopping import Interrupted, Unfinished
+        from gossamer.system.signals import Interrupted, Unfinished
 
         if isinstance(error, Interrupted):
             _exit(_INTERRUPTED, str(error))
@@ -86,7 +86,7 @@ def _dispatch(arguments: list[str]) -> None:
     if name not in COMMANDS:
         raise InputError(f"{name!r} is not a command; {nearest(name, list(COMMANDS))}")
     module, _, function = COMMANDS[name][0].partition(":")
-    getattr(import_module(f"gossamer.cli.{module}"), function)(rest)
+    getattr(import_module(module), function)(rest)
 
 
 def _imported(arguments: Sequence[str]) -> list[str]:
@@ -140,21 +140,30 @@ def _exit(status: int, message: str) -> None:
 
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "list": ("catalogue:list_names", "List recipes, figures and tables, topologies, weight rules"),
-    "train": ("train:train_command", "Train a recipe, or continue a run with --resume RUN"),
-    "launch": ("fleet:launch_command", "Train a recipe with one process per agent"),
-    "agent": ("fleet:agent_command", "Run one agent of a fleet on this device"),
-    "status": ("fleet:status_command", "Show which agents of a launch or a fleet are alive"),
-    "gather": ("fleet:gather_command", "Merge the folders of a fleet's agents into one run"),
-    "keys": ("keys:keys_command", "Make a fleet's certificate authority and certificates"),
-    "evaluate": ("analysis:evaluate_command", "Play episodes with every agent of a run on every task"),
-    "video": ("analysis:video_command", "Film an episode of a trained agent"),
-    "plot": ("analysis:plot_command", "Draw the learning curves of one or several runs"),
-    "topology": ("analysis:topology_command", "Print a topology's properties and draw it"),
-    "reproduce": ("reproduce:reproduce_command", "Reproduce a published figure or table, or --all"),
-    "report": ("reproduce:report_command", "Write a report of all results beside the papers' claims"),
-    "theory": ("theory:theory_command", "Check the papers' theorems numerically"),
-    "demo": ("train:demo_command", "Train 25 agents by diffusion, and one central learner"),
-    "doctor": ("doctor:doctor_command", "Check this installation and this machine"),
+    "list": (
+        "gossamer.cli.catalogue:list_names",
+        "List recipes, figures and tables, topologies, weight rules",
+    ),
+    "train": ("gossamer.cli.train:train_command", "Train a recipe, or continue a run with --resume RUN"),
+    "launch": ("gossamer.cli.fleet:launch_command", "Train a recipe with one process per agent"),
+    "agent": ("gossamer.cli.fleet:agent_command", "Run one agent of a fleet on this device"),
+    "status": ("gossamer.cli.fleet:status_command", "Show which agents of a launch or a fleet are alive"),
+    "gather": ("gossamer.cli.fleet:gather_command", "Merge the folders of a fleet's agents into one run"),
+    "keys": ("gossamer.cli.keys:keys_command", "Make a fleet's certificate authority and certificates"),
+    "evaluate": (
+        "gossamer.cli.analysis:evaluate_command",
+        "Play episodes with every agent of a run on every task",
+    ),
+    "video": ("gossamer.cli.analysis:video_command", "Film an episode of a trained agent"),
+    "plot": ("gossamer.cli.analysis:plot_command", "Draw the learning curves of one or several runs"),
+    "topology": ("gossamer.cli.analysis:topology_command", "Print a topology's properties and draw it"),
+    "reproduce": ("gossamer_papers.cli:reproduce_command", "Reproduce a published figure or table, or --all"),
+    "report": (
+        "gossamer_papers.cli:report_command",
+        "Write a report of all results beside the papers' claims",
+    ),
+    "theory": ("gossamer_papers.cli:theory_command", "Check the papers' theorems numerically"),
+    "demo": ("gossamer.cli.train:demo_command", "Train 25 agents by diffusion, and one central learner"),
+    "doctor": ("gossamer.cli.doctor:doctor_command", "Check this installation and this machine"),
 }
-"""Every command: the function in ``gossamer.cli`` that runs it, imported only then, and one line about it."""
+"""Every command: the function that runs it, imported only then, and one line about it."""

@@ -60,7 +60,7 @@ def status_command(arguments: list[str]) -> None:
     options = parse(Options, arguments, "status")
     from rich.console import Console
 
-    from gossamer.fleet.status import ask_run, table
+    from gossamer.network.status import ask_run, table
 
     status = ask_run(options.run, options.seconds, options.keys, options.observer)
     Console(width=max(100, Console().width)).print(table(status))
@@ -79,18 +79,18 @@ def gather_command(arguments: list[str]) -> None:
         """Folder of the run."""
 
     options = parse(Options, arguments, "gather")
-    from gossamer.fleet.gather import gather
+    from gossamer.network.merge import gather
 
     print(gather(options.folders, options.out))
 
 
 def _launch_recipe(name: str, arguments: list[str]) -> None:
     from gossamer import recipes
-    from gossamer.compilation_cache import disable_cache
     from gossamer.experiment import Experiment
-    from gossamer.fleet.cluster import Cluster, launch_on_ray
-    from gossamer.fleet.launch import Launch, launch
-    from gossamer.progress import reporter
+    from gossamer.network.launcher import Launch, launch
+    from gossamer.network.ray import Cluster, launch_on_ray
+    from gossamer.runs.progress import reporter
+    from gossamer.system.compilation_cache import disable_cache
 
     @dataclass(frozen=True)
     class Options:
@@ -130,9 +130,9 @@ def _launch_recipe(name: str, arguments: list[str]) -> None:
 
 
 def _resume_launch(arguments: list[str]) -> None:
-    from gossamer.compilation_cache import disable_cache
-    from gossamer.fleet.launch import resume_launch
-    from gossamer.progress import reporter
+    from gossamer.network.launcher import is_on_ray, resume_launch
+    from gossamer.runs.progress import reporter
+    from gossamer.system.compilation_cache import disable_cache
 
     @dataclass(frozen=True)
     class Options:
@@ -152,7 +152,17 @@ def _resume_launch(arguments: list[str]) -> None:
     if not options.cache:
         disable_cache()
     _leave_gpus_alone()
-    print(resume_launch(options.resume, options.rounds, reporter(options.resume.name), options.address))
+    shown = reporter(options.resume.name)
+    if is_on_ray(options.resume):
+        from gossamer.network.ray import resume_on_ray
+
+        print(resume_on_ray(options.resume, options.rounds, shown, options.address))
+        return
+    if options.address is not None:
+        raise InputError(
+            f"address is {options.address!r}; {options.resume} was not launched on Ray, leave it out"
+        )
+    print(resume_launch(options.resume, options.rounds, shown))
 
 
 def _is_on_ray(arguments: list[str]) -> tuple[bool, list[str]]:
@@ -183,10 +193,10 @@ def _leave_gpus_alone() -> None:
 
 def _be_agent(recipe: str, arguments: list[str]) -> None:
     from gossamer import recipes
-    from gossamer.compilation_cache import disable_cache
     from gossamer.experiment import Experiment
-    from gossamer.fleet.device import Device, be_agent
-    from gossamer.progress import reporter
+    from gossamer.network.device import Device, be_agent
+    from gossamer.runs.progress import reporter
+    from gossamer.system.compilation_cache import disable_cache
 
     recipes_own = replace(recipes.RECIPES[recipe](), runtime="network")
 

@@ -42,7 +42,7 @@ def _init_keys(arguments: list[str]) -> None:
         """How long it is valid."""
 
     options = parse(Options, arguments, "keys init")
-    from gossamer.keys import create_authority, require_name
+    from gossamer.network.credentials import create_authority, require_name
 
     require_name("title", options.title)
     print(create_authority(options.folder, options.title, options.days))
@@ -63,7 +63,7 @@ def _issue_keys(arguments: list[str]) -> None:
         """How long they are valid."""
 
     options = parse(Options, arguments, "keys issue")
-    from gossamer.keys import issue, require_name
+    from gossamer.network.credentials import issue, require_name
 
     for name in options.names:
         require_name("name", name)  # all of them, before a certificate of the first is made

@@ -68,9 +68,9 @@ def _train_recipe(name: str, arguments: list[str]) -> None:
     options = parse(
         Options, arguments, f"train {name}", first=FIRST, default=default, description=description
     )
-    from gossamer.compilation import keep_memory_mapped
-    from gossamer.compilation_cache import disable_cache
-    from gossamer.progress import reporter
+    from gossamer.runs.progress import reporter
+    from gossamer.system.compilation import keep_memory_mapped
+    from gossamer.system.compilation_cache import disable_cache
     from gossamer.train import train
 
     out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -94,9 +94,9 @@ def _resume(arguments: list[str]) -> None:
 
     advice = "a run keeps what it was begun with, and takes --rounds and --no-cache only"
     options = parse(Options, arguments, "train", advice)
-    from gossamer.compilation import keep_memory_mapped
-    from gossamer.compilation_cache import disable_cache
-    from gossamer.progress import reporter
+    from gossamer.runs.progress import reporter
+    from gossamer.system.compilation import keep_memory_mapped
+    from gossamer.system.compilation_cache import disable_cache
     from gossamer.train import resume
 
     if not options.cache:
@@ -122,8 +122,8 @@ def demo_command(arguments: list[str]) -> None:
         """Reuse compiled programs and keep new ones; --no-cache compiles all of them again."""
 
     options = parse(Options, arguments, "demo")
-    from gossamer.compilation_cache import disable_cache
-    from gossamer.demo import demo
+    from gossamer.cli.demo import demo
+    from gossamer.system.compilation_cache import disable_cache
 
     if not options.cache:
         disable_cache()

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from gossamer.compilation import computed_once
 from gossamer.environments.protocol import Environment
 from gossamer.errors import require_at_least
+from gossamer.system.compilation import computed_once
 from gossamer.types import Collected, Finished, Key, Trajectory
 
 Act: TypeAlias = Callable[[Key, Array], tuple[Array, Array]]

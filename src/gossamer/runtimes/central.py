@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from gossamer.runtimes.peers import Gate, Update
-from gossamer.runtimes.single import mean_alone
+from gossamer.runtimes.agent_step import mean_alone
+from gossamer.runtimes.peer import Gate, Update
 
 Apply = Callable[[Any, Any], Any]
 

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from gossamer.algorithms.protocol import Cyclic
 from gossamer.runtimes.mailbox import Delivery
 from gossamer.schedules import Links
-from gossamer.types import Learner, Letter, Message
+from gossamer.types import Learner, Message, NeighbourMessage
 
 
 @jax.tree_util.register_dataclass
@@ -60,9 +60,9 @@ class CycleMailbox:
         """
 
         def visit(learners: Learner, agent: Array) -> tuple[Learner, None]:
-            letters: Letter = jax.vmap(algorithm.message)(learners)
+            letters: NeighbourMessage = jax.vmap(algorithm.message)(learners)
             neighbour = self.neighbour[agent]
-            heard = Letter(
+            heard = NeighbourMessage(
                 jax.tree.map(lambda leaf: leaf[neighbour], letters.to_all),
                 jax.tree.map(lambda leaf: leaf[neighbour, self.place[agent]], letters.to_each),
             )

@@ -6,14 +6,14 @@ Who may be combined with whom, and what that weighs, is decided elsewhere; how a
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from gossamer.errors import require_at_least, require_non_negative, require_positive
+from gossamer.errors import require_at_least
 from gossamer.runtimes.clock import Changes, Clock
+from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
 from gossamer.types import Message
 
 Places: TypeAlias = Bool[np.ndarray, " edge"]
@@ -26,43 +26,6 @@ class Envelope(NamedTuple):
     version: int
     sent_at: float
     message: Message
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long an agent waits for an in-peer: median + ``deviations`` · MAD of the gaps between its messages.
-
-    MAD is the median absolute deviation from the median. The gaps are those of the last 32 messages of that peer.
-
-    Raises:
-        InputError: a value below 0, or a first deadline of 0.
-
-    Example:
-        >>> Patience(deviations=10.0, least=0.0).deadline([1.0, 1.0, 1.5, 2.0] * 2)
-        3.75
-        >>> Patience(first=30.0).deadline([])
-        30.0
-    """
-
-    deviations: float = 10.0
-    """Deviations beyond the median gap that an agent waits for a message, >= 0."""
-    least: float = 0.5
-    """Shortest deadline, in seconds, >= 0."""
-    first: float = 120.0
-    """Deadline while fewer than eight gaps are known, in seconds, > 0: the first update compiles."""
-
-    def __post_init__(self) -> None:
-        require_non_negative("deviations", self.deviations)
-        require_non_negative("least", self.least)
-        require_positive("first", self.first)
-
-    def deadline(self, gaps: Sequence[float]) -> float:
-        """Seconds to wait for a message of a peer whose messages came with these gaps."""
-        if len(gaps) < _ENOUGH:
-            return self.first
-        median = float(np.median(gaps))
-        deviation = float(np.median(np.abs(np.asarray(gaps) - median)))
-        return max(self.least, median + self.deviations * deviation)
 
 
 class Held(NamedTuple):
@@ -90,7 +53,8 @@ class Inbox:
         InputError: ``keep`` below 1.
 
     Example:
-        >>> from gossamer.runtimes.clock import MonotonicClock
+        >>> from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
+    from gossamer.runtimes.clock import MonotonicClock
         >>> inbox = Inbox([7], MonotonicClock())
         >>> inbox.put(Envelope(sender=7, version=2, sent_at=0.0, message="new"))
         True
@@ -197,13 +161,13 @@ class Inbox:
             held = self._look(upto)
             return held, [self._read_at(place, upto) for place in np.flatnonzero(choose(held)).tolist()]
 
-    def deadline(self, patience: Patience, places: Places) -> float:
+    def deadline(self, patience: AdaptiveTimeout, places: Places) -> float:
         """The time until which messages of some in-peers are waited for, if the wait begins now."""
         with self._changes:
             waits = [patience.deadline(self._gaps[place]) for place in np.flatnonzero(places).tolist()]
         return self._clock.now() + max(waits, default=0.0)
 
-    def overdue(self, patience: Patience) -> Places:
+    def overdue(self, patience: AdaptiveTimeout) -> Places:
         """Which in-peers have sent nothing for longer than their deadline."""
         with self._changes:
             waits = np.array([patience.deadline(gaps) for gaps in self._gaps])
@@ -238,4 +202,3 @@ class Inbox:
 
 
 _GAPS = 32
-_ENOUGH = 8  # of fewer, the deviation may be next to nothing by chance

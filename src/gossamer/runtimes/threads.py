@@ -1,230 +1,340 @@
-"""One thread for each worker in one process that shares its device, and messages that are handed over by reference.
+"""Agents that each move in their own time, in threads of one process; and workers around one learner.
 
-Arrays of JAX never change, so that sending copies nothing and needs no lock around parameters. What the workers do is
-not said here: agents among peers (``peers``) or workers around one learner (``central``).
+Rounds are counted over all of them: one is over when there were as many updates more as there are workers.
 """
 
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from gossamer.runtimes.inbox import Envelope, Inbox
-from gossamer.runtimes.peers import Gate, Update, Witness
-from gossamer.schedules import Links, Schedule
-from gossamer.schedules.draws import link_fails
+from gossamer.diagnostics.consensus_bound import Verdict
+from gossamer.diagnostics.gradient_correlation import correlation
+from gossamer.experiment import Experiment
+from gossamer.running_statistics import without_statistics
+from gossamer.runtimes.agent_step import apply_alone, spread_alone
+from gossamer.runtimes.bound_monitor import BoundMonitor
+from gossamer.runtimes.build import Parts, initial_population
+from gossamer.runtimes.central import AllReduce, Asynchronous, Centre, work
+from gossamer.runtimes.clock import MonotonicClock
+from gossamer.runtimes.inbox import Inbox
+from gossamer.runtimes.peer import Neighbourhood, Peer, Update
+from gossamer.runtimes.protocol import Report, Resume, stretches
+from gossamer.runtimes.tally import Place, Tally
+from gossamer.runtimes.thread_group import AgentThreads, CompletedUpdate, SharedMemoryTransport, Work
+from gossamer.runtimes.vectorised import Population
+from gossamer.runtimes.workers import Worker
+from gossamer.types import Learner
 
-Report: TypeAlias = Callable[[Update, Any], None]
-Work: TypeAlias = Callable[[Gate, Report], Any]  # the whole life of a worker
 
+class ThreadsRuntime:
+    """A crew of threads, the accounts of what it does, and what a checkpoint holds of both.
 
-class HandOver:
-    """Puts messages into the inboxes of out-peers in the same process; links lose them as the schedule says.
-
-    Args:
-        links: who hears whom.
-        inboxes: of all agents.
-        schedule: how often links fail.
-        seed: of which messages they lose.
-        witness: is told what comes to an inbox; nobody by default.
+    All stand still while a checkpoint is written. Where workers are in step with each other a run is exact, and goes
+    on exactly; elsewhere what was under way, messages and waiting workers, is forgotten at a checkpoint.
     """
 
-    def __init__(
-        self,
-        links: Links,
-        inboxes: Sequence[Inbox],
-        schedule: Schedule,
-        seed: int,
-        witness: Witness | None = None,
-    ):
-        self._witness = witness
-        self._links, self._inboxes, self._schedule, self._seed = links, inboxes, schedule, seed
-        self._edges = [np.flatnonzero(links.sender == agent) for agent in range(links.agents)]
-        self._gone: set[int] = set()
-
-    def send(self, envelope: Envelope) -> tuple[int, int]:
-        """To all out-peers of the sender's present phase that are still there; how many, and how many lost it."""
-        sender, version = envelope.sender, envelope.version
-        edges = self._edges[sender]
-        edges = edges[self._links.weight[(version - 1) % self._links.period, edges] > 0]
-        receivers = [each for each in self._links.receiver[edges].tolist() if each not in self._gone]
-        fails = np.asarray(
-            link_fails(self._schedule, self._seed, sender, np.array(receivers, np.int64), version)
+    def __init__(self, experiment: Experiment, parts: Parts):
+        self._experiment, self._parts = experiment, parts
+        agents, environments = jax.tree.leaves(parts.tasks)[0].shape
+        self._team: Team = (
+            _Central(experiment, parts)
+            if experiment.runtime in ("all_reduce", "a3c")
+            else _Peers(experiment, parts)
         )
-        for receiver, lost in zip(receivers, fails.tolist(), strict=True):
-            if not lost and self._inboxes[receiver].put(envelope) and self._witness:
-                self._witness.received(receiver, sender, version)
-        return len(receivers), int(fails.sum())
-
-    def leave(self, agent: int) -> None:
-        """Tell all out-peers of all phases."""
-        self._gone.add(agent)
-        for receiver in self._links.receiver[self._edges[agent]].tolist():
-            self._inboxes[receiver].leave(agent)
-
-
-class Happened(NamedTuple):
-    """An update, and its agent's learner after it."""
-
-    update: Update
-    learner: Any
-
-
-class Crew:
-    """Threads that work until they are done, can be made to stand still, and whose failures come to light.
-
-    Args:
-        work: what each worker does, from beginning to end: it asks the gate before every round and reports after it.
-        wake: called when workers that wait for something should look at the gate again.
-        release: called when they should end.
-
-    Example:
-        >>> def count(gate, report):
-        ...     done = 0
-        ...     while done < 3 and gate.enter(done):
-        ...         done += 1
-        ...         report(Update(0, done, None, 0, 0, np.array([], int), 0, 0.0), None)
-        >>> with Crew([count], wake=lambda: None, release=lambda: None) as crew:
-        ...     crew.open(limit=3)
-        ...     [happened.update.version for happened in crew.gather(3)]
-        [1, 2, 3]
-    """
-
-    def __init__(self, work: Sequence[Work], wake: Callable[[], None], release: Callable[[], None]):
-        self._happened: queue.SimpleQueue[Happened | _Ended] = queue.SimpleQueue()
-        self._gate = _Gate(lambda: self._happened.qsize() < _MOST_AHEAD * len(work))
-        self._wake, self._release = wake, release
-        self._working = len(work)
-        self._threads = [
-            threading.Thread(target=self._run, args=(each,), name=f"worker-{number}", daemon=True)
-            for number, each in enumerate(work)
+        self._tally = Tally(self._team.places, agents, environments)
+        self._early: deque[CompletedUpdate] = deque()  # came while all were brought to a stand
+        self._crew: AgentThreads | None = None
+        self._stands = False
+        self._workers = [
+            Worker(parts, number, _at(parts.tasks, place), experiment.correlate)
+            for number, place in enumerate(self._team.places)
         ]
-        self._started = False
 
-    def __enter__(self) -> "Crew":
-        return self
+    @property
+    def resumes(self) -> Resume:
+        """Exactly where workers are in step and their environments can tell their state."""
+        exact = self._team.in_step and self._workers[0].remembers
+        return "exact" if exact else "learner-exact"
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def start(self) -> Population:
+        """The population before its first round."""
+        population = initial_population(
+            self._parts.algorithm, self._experiment, self._parts.mailbox, self._parts.tasks
+        )
+        self._begin(population.learner)
+        for worker, place in zip(self._workers, self._team.places, strict=True):
+            worker.start(_at(jax.tree.map(lambda leaf: leaf[0], population.environments), place))
+        return population
 
-    def open(self, limit: int) -> None:
-        """Let workers begin rounds until they have made ``limit`` of them."""
-        self._gate.open(limit)
-        if not self._started:
-            self._started = True
-            for thread in self._threads:
-                thread.start()
+    def most_rounds(self, every: int) -> int:
+        """There is no limit: what comes is added up at once."""
+        return self._experiment.rounds
 
-    def gather(self, count: int) -> Iterator[Happened]:
-        """The next ``count`` updates of all workers together, as they come; fewer where all have ended.
+    def advance(self, population: Population, rounds: int, every: int) -> tuple[Population, list[Report]]:
+        """Gather the updates of some rounds, whoever made them; where workers are in step they wait then."""
+        done, reports = int(population.round), []
+        for length in stretches(done, rounds, every):
+            done += length
+            # In step everybody stands at the gate when a record is made, which is then the same in every run.
+            self._open(done if self._team.in_step else self._experiment.rounds)
+            self._count(self._gather(length * len(self._workers) - self._tally.count))
+            distance, finite = jax.device_get(self._spread())
+            report = self._tally.report(length, float(distance), finite)
+            certificate, alike = self._team.certificate(), self._correlation()
+            reports.append(report._replace(certificate=certificate, correlation=alike))
+        return population._replace(round=jax.device_put(np.int32(done))), reports
 
-        Keep none of them for long: each holds a learner.
+    def saved(self, population: Population) -> Population:
+        """All stand still; learners, where environments stand, and updates that no report has counted yet."""
+        if self._crew is not None:
+            self._early.extend(self._crew.stand_still())
+            self._stands = True
+        for happened in self._early:
+            self._team.saw(happened)
+        learner = jax.tree.map(lambda *leaves: jnp.stack(leaves)[None], *self._team.learners())
+        states = [worker.state() for worker in self._workers]
+        environments = jax.tree.map(lambda *leaves: np.stack(jax.device_get(leaves))[None], *states)
+        return Population(learner, environments, self._uncounted(), population.round)
 
-        Raises:
-            Exception: what a worker failed with; all others are stopped then.
-        """
-        while count > 0 and (self._working or not self._happened.empty()):
-            gathered: list[Happened] = []
-            self._sort(self._happened.get(), gathered)
-            yield from gathered
-            count -= len(gathered)
-
-    def stand_still(self) -> list[Happened]:
-        """Wait until every worker stands between two rounds or has ended; updates that nobody has gathered yet."""
-        gathered: list[Happened] = []
-        if not self._started:
-            return gathered
-        self._gate.close()
-        self._wake()
-        while self._gate.standing() < self._working or not self._happened.empty():
-            try:
-                self._sort(self._happened.get(timeout=_LOOK_AGAIN), gathered)
-            except queue.Empty:
-                self._wake()
-        return gathered
+    def restore(self, population: Population) -> Population:
+        """Go on with the learners; with environments and messages as far as they were saved."""
+        self._begin(population.learner)
+        for number, worker in enumerate(self._workers):
+            worker.restore(jax.tree.map(lambda leaf, i=number: leaf[0, i], population.environments))
+        self._tally.restore(population.mail)
+        return population._replace(environments=(), mail=())
 
     def close(self) -> None:
-        """End all workers and wait for them."""
-        self._gate.stop()
-        self._release()
-        if self._started:
-            for thread in self._threads:
-                while thread.is_alive():
-                    thread.join(_LOOK_AGAIN)
-                    self._release()
+        """End the threads and let go of simulators."""
+        if self._crew is not None:
+            self._crew.close()
+        for worker in self._workers:
+            worker.close()
 
-    def _sort(self, item: "Happened | _Ended", gathered: list[Happened]) -> None:
-        self._gate.look_again()
-        if isinstance(item, Happened):
-            gathered.append(item)
-            return
-        self._working -= 1
-        if item.error is not None:
-            self.close()
-            raise item.error
+    def _begin(self, learners: Any) -> None:
+        every = range(self._experiment.agents)
+        apart = [jax.tree.map(lambda leaf, i=agent: leaf[0, i], learners) for agent in every]
+        self._team.begin(apart, self._workers)
 
-    def _run(self, work: Work) -> None:
-        error = None
-        try:
-            work(self._gate, lambda update, learner: self._happened.put(Happened(update, learner)))
-        except BaseException as caught:  # whatever it is, it must not die with its thread
-            error = caught
-        self._happened.put(_Ended(error))
+    def _open(self, limit: int) -> None:
+        if self._crew is None:
+            # Compiled before anybody moves: meanwhile updates would pile up, and look like speed afterwards.
+            jax.block_until_ready(self._spread())
+            self._crew = AgentThreads(self._team.work(), wake=self._team.wake, release=self._team.release)
+        if self._stands:
+            self._team.go_on()
+            self._stands = False
+        self._crew.open(limit)
+
+    def _count(self, gathered: Iterator[CompletedUpdate]) -> None:
+        """Add up updates as they come; in step in an order of their own, as sums are rounded."""
+        in_step: list[Update] = []
+        for happened in gathered:
+            self._team.saw(happened)
+            in_step.append(happened.update) if self._team.in_step else self._tally.add(happened.update)
+        for update in sorted(in_step, key=_round_and_agent):
+            self._tally.add(update)
+
+    def _gather(self, count: int) -> Iterator[CompletedUpdate]:
+        assert self._crew is not None
+        early = [self._early.popleft() for _ in range(min(count, len(self._early)))]
+        yield from early
+        yield from self._crew.gather(count - len(early))
+
+    def _uncounted(self) -> Any:
+        tally = Tally(self._team.places, *jax.tree.leaves(self._parts.tasks)[0].shape)
+        tally.restore(self._tally.state())
+        for happened in self._early:
+            tally.add(happened.update)
+        return tally.state()
+
+    def _correlation(self) -> Any:
+        """Of the workers' last gradients, if they are kept and everybody has one."""
+        gradients = [worker.last_gradient for worker in self._workers]
+        if any(gradient is None for gradient in gradients):
+            return None
+        gradients = [without_statistics(gradient) for gradient in gradients]
+        flat = [
+            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.device_get(gradient))])
+            for gradient in gradients
+        ]
+        return correlation(np.stack(flat))
+
+    def _spread(self) -> Any:
+        message = self._parts.algorithm.message
+        return spread_alone(tuple(message(learner) for learner in self._team.learners()))
 
 
-class _Ended(NamedTuple):
-    error: BaseException | None
+class Team(Protocol):
+    """Which workers there are, and what they do with each other."""
+
+    @property
+    def in_step(self) -> bool:
+        """Whether each waits for all others, or for its neighbours, in every round."""
+        ...
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """Of the workers' numbers in the records."""
+        ...
+
+    def begin(self, learners: list[Learner], workers: list[Worker]) -> None:
+        """Take the agents' learners, and what workers do by themselves."""
+        ...
+
+    def work(self) -> list[Work]:
+        """The lives of the workers."""
+        ...
+
+    def saw(self, happened: CompletedUpdate) -> None:
+        """Take note of an update, in the order in which they were reported."""
+        ...
+
+    def learners(self) -> list[Learner]:
+        """The newest of every agent."""
+        ...
+
+    def certificate(self) -> Verdict | None:
+        """How far apart agents are and can be, if that is certified."""
+        ...
+
+    def go_on(self) -> None:
+        """All stood still, and are about to go on."""
+        ...
+
+    def wake(self) -> None:
+        """Make whoever waits look at the gate."""
+        ...
+
+    def release(self) -> None:
+        """Make whoever waits end."""
+        ...
 
 
-class _Gate:
-    """Open until a number of rounds, closed while all stand still, or shut for good.
+class _Peers:
+    """Every agent is a worker among peers."""
 
-    Args:
-        room: whether one more update may come before those that wait to be gathered; each holds a learner.
-    """
+    def __init__(self, experiment: Experiment, parts: Parts):
+        self._experiment, self._parts = experiment, parts
+        self.in_step = parts.schedule.in_step
+        self.places = [Place(agent, slice(None)) for agent in range(experiment.agents)]
 
-    def __init__(self, room: Callable[[], bool]) -> None:
-        self._changed, self._room = threading.Condition(), room
-        self._limit, self._last = 0, 0
-        self._closed, self._stopped = True, False
-        self._waiting = 0
-
-    def enter(self, done: int) -> bool:
-        with self._changed:
-            self._waiting += 1
-            self._changed.wait_for(
-                lambda: self._stopped or (not self._closed and done < self._limit and self._room())
+    def begin(self, learners: list[Learner], workers: list[Worker]) -> None:
+        links, clock = self._parts.links, MonotonicClock()
+        self._newest = list(learners)
+        neighbourhoods = [Neighbourhood.of(links, agent) for agent in range(links.agents)]
+        # In step, a neighbour may be ahead: its next message must not overwrite the one that is due.
+        keep = None if self.in_step else 1
+        self._inboxes = [Inbox(each.senders, clock, keep) for each in neighbourhoods]
+        message = self._parts.algorithm.message
+        # In step a sender may be ahead of a reader by as many updates as there are agents, and messages wait.
+        kept = links.agents + 1 if self.in_step else 4
+        self._certifier = BoundMonitor([*map(message, learners)], kept) if self._experiment.certify else None
+        seed = int(self._parts.seeds[0])
+        post = SharedMemoryTransport(links, self._inboxes, self._parts.schedule, seed, self._certifier)
+        self._peers = [
+            Peer(
+                neighbourhood,
+                worker,
+                inbox,
+                post,
+                clock,
+                self._parts.schedule,
+                None if self.in_step else self._experiment.patience,
+                self.in_step,
+                self._certifier,
             )
-            self._waiting -= 1
-            return not self._stopped
+            for neighbourhood, worker, inbox in zip(neighbourhoods, workers, self._inboxes, strict=True)
+        ]
 
-    def hurries(self) -> bool:
-        return self._closed or self._stopped
+    def work(self) -> list[Work]:
+        return [
+            partial(peer.run, learner, int(learner.updates), self._experiment.rounds)
+            for peer, learner in zip(self._peers, self._newest, strict=True)
+        ]
 
-    def open(self, limit: int) -> None:
-        with self._changed:
-            self._closed, self._limit = False, limit
-            self._changed.notify_all()
+    def saw(self, happened: CompletedUpdate) -> None:
+        self._newest[happened.update.agent] = happened.learner
 
-    def look_again(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+    def learners(self) -> list[Learner]:
+        return self._newest
 
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
+    def certificate(self) -> Verdict | None:
+        return self._certifier.verdict() if self._certifier else None
 
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+    def go_on(self) -> None:
+        for inbox in self._inboxes:
+            inbox.go_on()
 
-    def standing(self) -> int:
-        with self._changed:
-            return self._waiting
+    def wake(self) -> None:
+        for inbox in self._inboxes:
+            inbox.wake()
+
+    def release(self) -> None:
+        self.wake()
 
 
-_MOST_AHEAD = 4  # updates of each worker that may wait to be gathered
-_LOOK_AGAIN = 0.05  # seconds: who waits for all to stand still is not told when they do
+class _Central:
+    """Workers that divide the environments of one agent, and compute gradients for its learner."""
+
+    def __init__(self, experiment: Experiment, parts: Parts):
+        self._experiment, self._parts = experiment, parts
+        self.in_step = experiment.runtime == "all_reduce"
+        share = jax.tree.leaves(parts.tasks)[0].shape[1] // experiment.workers
+        self.places = [
+            Place(0, slice(worker * share, (worker + 1) * share)) for worker in range(experiment.workers)
+        ]
+
+    def begin(self, learners: list[Learner], workers: list[Worker]) -> None:
+        (learner,) = learners
+        apply, version = partial(apply_alone, self._parts.algorithm), int(learner.updates)
+        self._workers, self._version = workers, version
+        self._centre: Centre = (
+            AllReduce(learner, version, apply, len(workers))
+            if self.in_step
+            else Asynchronous(learner, version, apply)
+        )
+
+    def work(self) -> list[Work]:
+        return [
+            partial(work, number, self._centre, worker, self._made(number), self._experiment.rounds)
+            for number, worker in enumerate(self._workers)
+        ]
+
+    def saw(self, happened: CompletedUpdate) -> None:
+        """The centre has the newest."""
+
+    def learners(self) -> list[Learner]:
+        return [self._centre.read()[0]]
+
+    def certificate(self) -> None:
+        """There is nobody to be apart from."""
+
+    def go_on(self) -> None:
+        """Nobody counts the time."""
+
+    def wake(self) -> None:
+        """Nobody waits longer than for a gradient that is being computed."""
+
+    def release(self) -> None:
+        self._centre.stop()
+
+    def _made(self, number: int) -> int:
+        """Rounds that a worker has made: of A3C's updates, everybody's share."""
+        if self.in_step:
+            return self._version
+        share, more = divmod(self._version, len(self._workers))
+        return share + (number < more)
+
+
+def _round_and_agent(update: Update) -> tuple[int, int]:
+    return update.version, update.agent
+
+
+def _at(tree: Any, place: Place) -> Any:
+    return jax.tree.map(lambda leaf: leaf[place.agent, place.environments], tree)

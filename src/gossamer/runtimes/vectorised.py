@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic
-from gossamer.compilation import computed_once, jit
 from gossamer.mixing import Mixer, mix
-from gossamer.normalisation import without_statistics
-from gossamer.rounds import AgentRound, Experience, act_and_adapt, agent_key, learn_from
+from gossamer.running_statistics import without_statistics
 from gossamer.runtimes.cycle import CycleMailbox
 from gossamer.runtimes.mailbox import Delivery, Mailbox, PushSumMailbox
+from gossamer.runtimes.rounds import AgentRound, Experience, act_and_adapt, agent_key, learn_from
+from gossamer.system.compilation import computed_once, jit
 from gossamer.types import Collected, InitialParameters, Learner, Message
 
 AnyMailbox: TypeAlias = Mailbox | PushSumMailbox | CycleMailbox

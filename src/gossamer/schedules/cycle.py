@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from gossamer.errors import InputError
-from gossamer.schedules.config import Schedule
 from gossamer.schedules.links import Links
+from gossamer.schedules.schedule import Schedule
 from gossamer.schedules.simulation import Wave, require_known_agents
 
 

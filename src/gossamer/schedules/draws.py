@@ -10,8 +10,8 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt64
 
-from gossamer.schedules.config import Schedule
 from gossamer.schedules.durations import parse_duration
+from gossamer.schedules.schedule import Schedule
 
 Numbers: TypeAlias = int | np.integer | Int[np.ndarray, "..."]  # one or many, which broadcast
 

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from gossamer.errors import InputError, require_at_least
-from gossamer.schedules.config import Schedule
+from gossamer.schedules.combine_rules import is_stale, is_usable, may_combine, return_missing_to_self
 from gossamer.schedules.draws import compute_duration, latency_of, link_fails
 from gossamer.schedules.links import Links
-from gossamer.schedules.rules import is_stale, is_usable, may_combine, return_missing_to_self
+from gossamer.schedules.schedule import Schedule
 
 
 class Wave(NamedTuple):

@@ -1,0 +1,1 @@
+"""What a population reveals while it learns: consensus distance and its bound, gradient correlation, energy."""

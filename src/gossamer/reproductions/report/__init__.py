@@ -1,5 +1,0 @@
-"""All results beside what the papers claim: one Markdown page, and one HTML page that needs nothing else."""
-
-from gossamer.reproductions.report.write import write_report
-
-__all__ = ["write_report"]

@@ -1,0 +1,1 @@
+"""The operating system and the compiler: processes, signals, memory, compiled programs."""
