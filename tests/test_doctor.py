@@ -27,6 +27,7 @@ def test_an_installation_without_extras_fits_one_screen_and_names_them(monkeypat
         "ray",
         "nvidia-ml-py",
         "jax-cuda12-plugin",
+        "orbax-checkpoint",
         "beartype",
     }
     installed_without(monkeypatch, *names, "mkdocs-material")
