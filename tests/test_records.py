@@ -39,11 +39,11 @@ class TestRunFolder:
         data = {"seed": 3, "rates": [0.1, 1e-300], "out": None, "name": "δ"}
         path = create_run(tmp_path / "deep" / "run", data)
         assert path == tmp_path / "deep" / "run"
-        assert read_config(path) == data
+        assert read_config(path) == {"format": 2, **data}
         assert contents(path).keys() == {"config.json"}
 
     def test_an_empty_directory_is_taken(self, tmp_path):
-        assert read_config(create_run(tmp_path, {"seed": 0})) == {"seed": 0}
+        assert read_config(create_run(tmp_path, {"seed": 0})) == {"format": 2, "seed": 0}
 
     def test_a_run_is_never_overwritten(self, tmp_path):
         create_run(tmp_path, {"seed": 0})
@@ -51,7 +51,7 @@ class TestRunFolder:
             InputError, match=rf"already holds a run; continue it \(--resume {re.escape(str(tmp_path))}\)"
         ):
             create_run(tmp_path, {"seed": 1})
-        assert read_config(tmp_path) == {"seed": 0}
+        assert read_config(tmp_path) == {"format": 2, "seed": 0}
 
     def test_a_directory_in_use_is_refused(self, tmp_path):
         (tmp_path / "notes").write_text("mine")
@@ -117,10 +117,10 @@ class TestRunFolder:
 class TestOtherFiles:
     def test_a_config_is_replaced_whole(self, tmp_path):
         replace_config(create_run(tmp_path / "run", {"rounds": 20}), {"rounds": 40})
-        assert read_config(tmp_path / "run") == {"rounds": 40}
+        assert read_config(tmp_path / "run") == {"format": 2, "rounds": 40}
         with pytest.raises(InputError, match="not plain JSON data"):
             replace_config(tmp_path / "run", {"rounds": math.inf})
-        assert read_config(tmp_path / "run") == {"rounds": 40}
+        assert read_config(tmp_path / "run") == {"format": 2, "rounds": 40}
         assert contents(tmp_path / "run").keys() == {"config.json"}
 
     def test_a_config_without_a_folder_is_refused(self, tmp_path):

@@ -11,12 +11,15 @@ import pytest
 from gossamer.cli import main
 from gossamer.errors import InputError
 from gossamer.system.signals import Interrupted, Unfinished
-from gossamer_papers import REPRODUCTIONS, Claim, reproduce_all, write_report
+from gossamer_papers.protocol import Claim
 from gossamer_papers.published import entries, published_values
+from gossamer_papers.registry import REPRODUCTIONS
+from gossamer_papers.report import write_report
 from gossamer_papers.report.contents import contents
 from gossamer_papers.report.markdown import markdown
 from gossamer_papers.report.page import page
 from gossamer_papers.report.results import read_results
+from gossamer_papers.series import reproduce_all
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

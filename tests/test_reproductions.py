@@ -29,7 +29,6 @@ from gossamer.runs.checkpoints import rounds
 from gossamer.runs.folder import create_run
 from gossamer.runs.serialization import dumps, loads, to_data
 from gossamer.runtimes.build import build
-from gossamer_papers import REPRODUCTIONS, Findings, Reproduction, reproduce, verdict_table
 from gossamer_papers import gala as gala_figures
 from gossamer_papers.measures import (
     courses,
@@ -44,8 +43,9 @@ from gossamer_papers.measures import (
     paired_t_test,
     steps_per_second,
 )
-from gossamer_papers.protocol import alike, higher, similar
-from gossamer_papers.run import write_findings
+from gossamer_papers.protocol import Findings, Reproduction, alike, higher, similar
+from gossamer_papers.registry import REPRODUCTIONS
+from gossamer_papers.run import reproduce, verdict_table, write_findings
 from small import small_experiment
 
 HIGH, LOW = np.array([5.0, 5.2, 4.9, 5.1]), np.array([1.0, 1.2, 0.9, 1.1])
@@ -337,7 +337,7 @@ CALLER_OF_MANY = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from gossamer_papers import reproduce
+from gossamer_papers.run import reproduce
 from test_reproductions import tiny
 
 def trainings(scale, seeds):

@@ -17,7 +17,7 @@ from gossamer.recipes.diffdac import (
 from gossamer.runs.folder import create_run
 from gossamer.runs.serialization import to_data
 from gossamer.runtimes.build import build
-from gossamer_papers import REPRODUCTIONS
+from gossamer_papers.registry import REPRODUCTIONS
 from gossamer_papers.run import write_findings
 from gossamer_papers.siac import figure_2, figure_3, returns_in_tests
 

@@ -21,7 +21,8 @@ from gossamer.mixing import (
     metropolis_hastings,
     weigh,
 )
-from gossamer_papers import REPRODUCTIONS, reproduce
+from gossamer_papers.registry import REPRODUCTIONS
+from gossamer_papers.run import reproduce
 from gossamer_papers.theory import agreement, compatible
 from gossamer_papers.theory.asynchrony import study
 from gossamer_papers.theory.corollary_1 import (

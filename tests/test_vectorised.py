@@ -13,11 +13,11 @@ from gossamer.runtimes.rounds import AgentRound, act_and_adapt, agent_key
 from gossamer.runtimes.vectorised import (
     RoundRecord,
     add_record,
+    chunk_program,
     consensus_distance,
     in_blocks,
     no_records,
     run_chunk,
-    run_chunk_at_once,
 )
 from small import small_experiment
 
@@ -187,16 +187,16 @@ def test_chunks_change_no_bit():
 
 def test_one_compilation_per_shape():
     """Learning rates, weights, tasks, seeds and the number of rounds are traced."""
-    run_chunk_at_once.clear_cache()
+    chunk_program.jitted.clear_cache()
     experiment = small_experiment()
     run(experiment, rounds=1)
     run(replace(experiment, seed=4), rounds=3)
     run(replace(experiment, weights="lazy"))
     algorithm = experiment.algorithm
     run(replace(experiment, algorithm=replace(algorithm, actor_learning_rate=0.1, discount=0.5)))
-    assert run_chunk_at_once._cache_size() == 1
+    assert chunk_program.jitted._cache_size() == 1
     run(replace(experiment, algorithm=replace(algorithm, hidden=(4,))))
-    assert run_chunk_at_once._cache_size() == 2
+    assert chunk_program.jitted._cache_size() == 2
 
 
 def test_a_round_is_traced_once(monkeypatch):

@@ -34,15 +34,15 @@ def reproduce_command(arguments: list[str]) -> None:
         raise InputError(
             f"{options.name!r} is not a reproduction; {nearest(options.name, list(REPRODUCTIONS))}"
         )
-    import gossamer_papers
     from gossamer.system.compilation import keep_memory_mapped
     from gossamer.system.compilation_cache import disable_cache
-    from gossamer_papers import reproduce, verdict_table
+    from gossamer_papers import registry
+    from gossamer_papers.run import reproduce, verdict_table
 
     if not options.cache:
         disable_cache()
     keep_memory_mapped()
-    reproduction = gossamer_papers.REPRODUCTIONS[options.name]
+    reproduction = registry.REPRODUCTIONS[options.name]
     folder, claims = reproduce(
         reproduction, options.scale, options.seeds, options.out, options.runs, options.processes
     )
@@ -59,17 +59,19 @@ def _reproduce_all(arguments: list[str]) -> None:
         """The report in Markdown; report.html lies with the results."""
 
     options = parse(Options, arguments, "reproduce --all")
-    import gossamer_papers
     from gossamer.system.compilation import keep_memory_mapped
     from gossamer.system.compilation_cache import disable_cache
     from gossamer.system.signals import Unfinished
-    from gossamer_papers import reproduce_all, verdict_table, write_report
+    from gossamer_papers import registry
+    from gossamer_papers.report import write_report
+    from gossamer_papers.run import verdict_table
+    from gossamer_papers.series import reproduce_all
 
     if not options.cache:
         disable_cache()
     keep_memory_mapped()
     failed = reproduce_all(
-        gossamer_papers.REPRODUCTIONS,
+        registry.REPRODUCTIONS,
         lambda name, claims: print(f"{name}\n{verdict_table(claims)}\n", flush=True),
         options.scale,
         options.seeds,
@@ -103,7 +105,7 @@ def report_command(arguments: list[str]) -> None:
         """The page in HTML, whose pictures are inside; by default report.html with the results."""
 
     options = parse(Options, arguments, "report")
-    from gossamer_papers import write_report
+    from gossamer_papers.report import write_report
 
     for path in write_report(options.results, options.out, options.html or options.results / "report.html"):
         print(path)

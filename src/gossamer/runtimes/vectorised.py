@@ -160,9 +160,7 @@ def run_chunk(
         The state after the chunk, and records with a leading axis of ``capacity``, of which those are filled that the
         rounds fall into.
     """
-    at_once = block >= len(seeds) * jax.tree.leaves(tasks)[0].shape[0]
-    program = run_chunk_at_once if at_once else run_chunk_in_blocks
-    return program(
+    return chunk_program(
         population, algorithm, mixer, tasks, seeds, rounds, every, deliveries,
         environment=environment, experience=experience, capacity=capacity, block=block,
     )  # fmt: skip
@@ -201,13 +199,13 @@ def _chunk(
     return jax.lax.fori_loop(0, rounds, write, (population, no_records(record, capacity)))
 
 
-_OPTIONS: dict[str, Any] = {
-    "static_argnames": ("environment", "experience", "capacity", "block"),
-    "donate_argnames": "population",
-}
 # A round is mostly the same few kernels for every array of parameters, which compile in half the time so.
-run_chunk_at_once = jit(_chunk, fast="fusions", **_OPTIONS)
-run_chunk_in_blocks = jit(_chunk, fast="fusions", **_OPTIONS)
+chunk_program = jit(
+    _chunk,
+    fast="fusions",
+    static_argnames=("environment", "experience", "capacity", "block"),
+    donate_argnames="population",
+)
 
 
 # A function of its own under ``jit``, with nothing captured, so that JAX traces it once for both uses above.
