@@ -8,7 +8,7 @@ import os
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,8 @@ class Topology:
     name: str
     agents: int
     phases: tuple[Edges, ...] = field(repr=False)
+    separate: bool = field(default=False, repr=False)
+    """Whether agents are meant never to hear each other; any other topology must be connected."""
 
     def __post_init__(self):
         _check_agents(self.agents)
@@ -128,7 +130,7 @@ class Topology:
 
 
 def require_connected(topology: Topology) -> None:
-    """Refuse a topology in which some agent's news never reaches another; ``isolated`` says so by its name.
+    """Refuse a topology that is not ``separate`` and in which some agent's news never reaches another.
 
     Raises:
         InputError: not strongly connected; the sentence names one such pair of agents.
@@ -139,7 +141,7 @@ def require_connected(topology: Topology) -> None:
         gossamer.errors.InputError: three strangers is not connected: nothing that agent 1 knows ever reaches
         agent 0; give a connected graph, or "isolated" for agents that never talk
     """
-    if topology.name == "isolated":
+    if topology.separate:
         return
     unreached = _unreached_pair(topology)
     if unreached is not None:
@@ -150,13 +152,13 @@ def require_connected(topology: Topology) -> None:
 
 
 def isolated(agents: int) -> Topology:
-    """Nobody hears anybody: specialised agents.
+    """No edges: agents learn on their own.
 
     Example:
         >>> isolated(3).mean_neighbourhood
         1.0
     """
-    return _static("isolated", agents, np.empty((0, 2), int))
+    return replace(_static("isolated", agents, np.empty((0, 2), int)), separate=True)
 
 
 def ring(agents: int) -> Topology:
