@@ -342,6 +342,6 @@ def test_the_command_for_all_writes_the_report_and_tells_what_failed(tmp_path, m
     assert exit_.value.code == 1
     said = capsys.readouterr()
     assert "gala-fig1 was not made: its extra is missing" in said.err
-    assert "5 of 16 were not made; the same command goes on" in said.err
+    assert "5 of 16 were not made; repeat the command" in said.err
     assert "### Figure 6" in page_.read_text()
     assert (results / "report.html").exists()

@@ -356,7 +356,7 @@ def test_a_request_to_stop_begins_no_training_that_the_pool_has_taken_already(tm
     with caller_of(CALLER_OF_MANY, tmp_path) as caller:
         caller.terminate()
         rest, _ = caller.communicate(timeout=120)
-    assert "stopped, all trainings have saved themselves; the same command goes on" in rest
+    assert "stopped; all trainings are saved, repeat the command to continue" in rest
     require_both_saved(tmp_path)
     assert {path.name for path in (tmp_path / "runs" / "quick").iterdir()} == {"ring", "isolated"}
 

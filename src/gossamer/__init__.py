@@ -105,7 +105,7 @@ def __dir__() -> list[str]:
 class _Package(ModuleType):
     """This package, whose ``train`` and ``evaluate`` are functions although submodules have the same names.
 
-    The import system sets a submodule as an attribute of its package once it is loaded, whoever imports it.
+    The import system sets a submodule as an attribute of its package once it is loaded, whichever module imports it.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

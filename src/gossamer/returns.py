@@ -162,7 +162,7 @@ def vtrace(
     μ collected the sequence and π learns from it. ρ̄ decides whose value is learned: π's where it is infinite, that of
     a policy between μ and π otherwise; c̄ decides how fast. As in ``generalised_advantages``, no value follows a
     terminated step, and nothing of the next episode follows a terminated or truncated one; v_{s+1} is ``next_value``
-    at the last step of an episode that goes on and of the sequence.
+    at the last step of an unfinished episode and of the sequence.
 
     On policy, ``log_ratio = 0`` with ρ̄, c̄ >= 1, the advantages are the n-step ones, ``generalised_advantages`` with
     λ = 1, and the targets are n-step returns.

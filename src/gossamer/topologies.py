@@ -423,7 +423,7 @@ def read_edge_list(
 
     ``a b`` lets both hear each other, or, if ``directed``, lets a hear b: receiver first, as in ``phases``.
     A line ``---`` begins the next phase of a graph that changes with time; rounds have the phases in turn, and in one
-    without lines nobody talks.
+    without lines there are no messages.
     Without ``agents`` there are as many as the largest number says.
 
     Raises:

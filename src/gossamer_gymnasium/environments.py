@@ -260,7 +260,7 @@ def _advance(
     actions: Num[Array | np.ndarray, "simulator *action"],
     which: Bool[Array | np.ndarray, " simulator"],
 ) -> tuple[Any, Array, Array, Array]:
-    """The step of every instance that goes on; the others stand still."""
+    """Step every unfinished instance; leave the others unchanged."""
 
     def one(task: Any, state: Any, action: Any, goes: Any) -> tuple[Any, Array, Array, Array]:
         step = environment.step(state, action, task)

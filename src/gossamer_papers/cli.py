@@ -53,7 +53,7 @@ def reproduce_command(arguments: list[str]) -> None:
 def _reproduce_all(arguments: list[str]) -> None:
     @dataclass(frozen=True)
     class Options(_Making):
-        """Make every figure and table, one after the other, each going on where it stopped; then the report."""
+        """Make every figure and table in turn, each resumed where it stopped; then the report."""
 
         report: Path = Path("docs/reproduction.md")
         """The report in Markdown; report.html lies with the results."""
@@ -86,7 +86,7 @@ def _reproduce_all(arguments: list[str]) -> None:
             print(path)
     if failed:
         raise Unfinished(
-            f"{len(failed)} of {len(REPRODUCTIONS)} were not made; the same command goes on with them"
+            f"{len(failed)} of {len(REPRODUCTIONS)} were not made; repeat the command to continue"
         )
 
 

@@ -205,7 +205,7 @@ class Certified(NamedTuple):
     holds: Bool[np.ndarray, " row"]
 
     def over(self, bound: str) -> Float[np.ndarray, " row"]:
-        """Distance over ``bound`` or ``printed``; NaN where nobody has moved."""
+        """Distance over ``bound`` or ``printed``; NaN before any agent has moved."""
         values = getattr(self, bound)
         return np.divide(self.distance, values, out=np.full(len(values), np.nan), where=values > 0)
 

@@ -45,7 +45,7 @@ def reproduce(
     """Train what is not trained yet, and write data, picture and verdicts.
 
     Trainings are shared between reproductions, scales never mix: a training lies in ``runs/scale/name``. Interrupted,
-    it goes on from there when called again.
+    a later call resumes there.
 
     Args:
         reproduction: what to make.
@@ -185,7 +185,7 @@ def _train_all(waiting: Mapping[str, Experiment], folders: Mapping[str, Path], p
         else:
             _train_side_by_side(waiting, folders, processes)
     except (KeyboardInterrupt, Interrupted):
-        raise Interrupted("stopped, all trainings have saved themselves; the same command goes on") from None
+        raise Interrupted("stopped; all trainings are saved, repeat the command to continue") from None
 
 
 def _train_side_by_side(
@@ -232,11 +232,13 @@ def _train_for_parent(name: str, experiment: Experiment, folder: Path) -> None:
         raise
     finally:
         if is_orphan():
-            os._exit(1)  # nobody is left to hear an exception, and the pool's loop would take the next job
+            os._exit(
+                1
+            )  # no parent is left to receive an exception, and the pool's loop would take the next job
 
 
 def _train_one(name: str, experiment: Experiment, folder: Path) -> None:
-    """Train, or go on where an earlier call stopped."""
+    """Train, or resume where an earlier call stopped."""
     if (folder / "config.json").exists():
         resume(folder, experiment.rounds, Lines(name, seconds=30))
     else:

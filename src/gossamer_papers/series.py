@@ -19,7 +19,7 @@ def reproduce_all(
     runs: Path = Path("runs/reproduce"),
     processes: int | None = None,
 ) -> dict[str, str]:
-    """Make all reproductions, each going on where it stopped.
+    """Make all reproductions, each resumed where it stopped.
 
     Args:
         reproductions: by name, in the order in which they are made.
@@ -34,7 +34,7 @@ def reproduce_all(
         Why some could not be made, by name: an optional package is missing, say, or a training diverged.
 
     Raises:
-        Interrupted: it was asked to stop; the same call goes on.
+        Interrupted: it was asked to stop; repeat the call to continue.
 
     Example:
         >>> reproduce_all({}, print)

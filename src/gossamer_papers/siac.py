@@ -29,7 +29,7 @@ from gossamer_papers.protocol import Claim, Findings, Reproduction, Runs, higher
 _EPOCH = 5  # episodes in each environment
 _NEAR = 0.9  # of the way from the lowest to the highest: what "near maximum" is taken to mean
 _LEARNED = 0.5  # of the same way: who never came so far has little to lose, and its stability is not judged
-_STABILITY_EARLY = 0.5  # share of training: in its first fifth nobody has learned anything yet
+_STABILITY_EARLY = 0.5  # share of training: in its first fifth no agent has learned anything yet
 
 _LABELS = {
     "diffusion": "Diff-SiAC",
@@ -223,7 +223,7 @@ def _scaled(tests: Mapping[str, Sequence[Course]]) -> dict[str, list[Course]]:
 
 
 def _less_stable(text: str, first: Sequence[Course], second: Sequence[Course]) -> Claim:
-    """Whether the first loses more of what it had reached; of one that never reached anything nobody can tell."""
+    """Whether the first loses more of what it had reached; undecided if it never reached anything."""
     reached, _ = _best_of_median(first)
     if reached < _LEARNED:
         evidence = (
@@ -284,7 +284,7 @@ def _ablations(end: Mapping[str, np.ndarray]) -> list[Claim]:
 
 
 def _after_a_failure(runs: Runs) -> list[Claim]:
-    """Whether the agents that remain go on learning once one has failed."""
+    """Whether the remaining agents keep learning after one has failed."""
     return [
         _went_on(
             f"{_LABELS[name]}: one failed agent stops {end} others (ours)",

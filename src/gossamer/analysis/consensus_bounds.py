@@ -279,7 +279,7 @@ def random_gossip(
 
 
 def one_late_contraction(iterations: int = 5, norm: float = 0.7) -> Gossip:
-    """Where the printed bound fails: P = I, nobody talks, except in the last iteration, whose norm is given.
+    """Where the printed bound fails: P = I (no messages) except in the last iteration, whose norm is given.
 
     Every product up to the last has that norm, so λ is that norm, and the printed bound raises it to the product's
     length. Two agents are 1 apart from the first update on, and never change again.

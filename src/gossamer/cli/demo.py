@@ -28,7 +28,7 @@ def demo(out: Path, rounds: int = 200, seed: int = 0) -> Path:
         The picture's path, which is also the last line printed.
 
     Raises:
-        InputError: the folder does not do, or a number is out of range.
+        InputError: The folder is not empty or not writable, or a number is out of range.
     """
     require_free(out)
     diffusion = replace(cartpole_balance(), rounds=rounds, seed=seed)

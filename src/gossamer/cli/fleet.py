@@ -30,7 +30,7 @@ def launch_command(arguments: list[str]) -> None:
 
 
 def agent_command(arguments: list[str]) -> None:
-    """Be one agent of a fleet, on a device of its own; goes on where its folder stands."""
+    """Run one agent of a fleet on this device; resume it if its folder exists."""
     if not arguments or arguments[0] in HELP:
         print(
             f"usage: {PROGRAM} agent RECIPE --name NAME --fleet FLEET.toml [OPTIONS]\n"

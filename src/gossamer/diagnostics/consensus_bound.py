@@ -33,7 +33,7 @@ class Verdict(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Distance over bound: 1 is tight, ``nan`` where nobody has moved and both are 0."""
+        """Distance over bound: 1 is tight, ``nan`` before any agent has moved, when both are 0."""
         return self.distance / self.bound if self.bound else math.nan
 
     @property
@@ -86,7 +86,7 @@ class ConsensusBound:
     one of the older half joins a neighbour of the same agent, whose share u stands for its share v from then on. What
     that leaves out is max_ij |r_i − r_j| of r = v − u. Half of it bounds a root mean square, and the product Φ of all
     later events lets at most τ(Φ) = ½ max_ij Σ_l |Φ_il − Φ_jl| ≤ 1 of it pass (Dobrushin's coefficient; the spectral
-    norm of one asynchronous step may exceed 1, and products of such norms would grow where nobody talks).
+    norm of one asynchronous step may exceed 1, and products of such norms would grow without messages).
 
     Events are told in the order of one clock; nothing here locks. A distance belongs to the bound of the same moment.
     A message may be used while it is among its sender's ``kept`` newest, or the last one that some agent was said to

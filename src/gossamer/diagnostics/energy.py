@@ -85,11 +85,11 @@ class EnergyMeter:
 
     Example:
         >>> def no_sensor():
-        ...     raise Unavailable("nobody is there to be asked")
+        ...     raise Unavailable("no sensor answers")
         >>> with EnergyMeter(gpu=no_sensor, cpu=no_sensor) as meter:
         ...     reading = meter.read()
         >>> reading.gpu_joules, reading.why_not
-        (None, 'GPU: nobody is there to be asked; CPU: nobody is there to be asked')
+        (None, 'GPU: no sensor answers; CPU: no sensor answers')
     """
 
     def __init__(

@@ -77,7 +77,7 @@ def evaluate(
         episodes: per agent and task, at least 1.
         greedy: play the most probable action; sampled otherwise, as in training.
         seed: of the initial states and the sampled actions.
-        task_set: tasks that nobody trained on (zero-shot); by default those of the run.
+        task_set: tasks that no agent was trained on (zero-shot); by default those of the run.
         best: play with each seed's best checkpoint, not with its newest.
 
     Raises:
@@ -183,7 +183,7 @@ def _columns(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
 
 def _known_mean(values: np.ndarray) -> float:
-    """NaN where nothing is known, as with tasks that nobody trained on."""
+    """NaN where the value is unknown, as for tasks that no agent was trained on."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
 

@@ -85,7 +85,7 @@ def plan(weights: Sequence[Matrix], form: "type[Mixer] | None" = None) -> "Mixer
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Identity:
-    """W = I: nobody hears anybody, and nothing is computed."""
+    """W = I: no messages and no computation."""
 
     @classmethod
     def of(cls, phases: Sequence[csr_array]) -> "Identity":

@@ -182,7 +182,7 @@ def rounds(folder: Path) -> list[int]:
 
 
 def forget_after(folder: Path, number: int) -> None:
-    """Remove the checkpoints of later rounds than ``number``: the run goes on from there."""
+    """Remove the checkpoints of rounds after ``number``, from which the run resumes."""
     for later in rounds(folder):
         if later > number:
             _set_aside(folder / str(later))

@@ -1,7 +1,7 @@
 """What a run leaves in its folder: the configuration, the metrics, the events.
 
 The folder holds ``config.json``, ``metrics.jsonl``, ``events.out.tfevents.*``, ``checkpoints/``, and ``writer.lock``
-for whoever writes to it. This file is about the first three; it knows nothing of what is trained, nor of checkpoints.
+for the process that writes it. This module handles the first three and knows neither what is trained nor checkpoints.
 """
 
 import contextlib
@@ -326,7 +326,7 @@ class EventLog:
 
     Args:
         folder: The run's folder; it must exist.
-        purge_step: Where a resumed run goes on: TensorBoard hides what earlier files hold at this step or
+        purge_step: Where a resumed run continues: TensorBoard hides what earlier files hold at this step or
             later.
 
     Example:

@@ -33,7 +33,9 @@ def is_usable(schedule: Schedule, received: Edges, unread: Edges, age: Any, aliv
         >>> is_usable(Schedule("most_recent", staleness=0), yes, no, np.array([1]), yes).tolist()
         [False]
     """
-    if schedule.rule == "push_sum":  # what is missing would be lost: a sum counts whoever has left since
+    if (
+        schedule.rule == "push_sum"
+    ):  # a missing message would be lost mass: a sum counts agents that have left since
         return unread
     if schedule.rule != "most_recent":
         return alive & unread
@@ -48,7 +50,7 @@ def is_stale(schedule: Schedule, age: Int[np.ndarray, " edge"], expected: Edges)
     Args:
         schedule: the rule and its age limit.
         age: updates of the receiver less the version of the message; where there is none, its updates since it
-            joined, so that nobody waits for a first message during its first L updates.
+            joined, so that no agent waits for a first message during its first L updates.
         expected: the sender is present, and the receiver's present phase gives it a weight.
 
     Example:

@@ -19,7 +19,7 @@ class Cycle:
 
     All present agents collect and adapt together once the cycle before is closed. Then agent 0 combines and tells its
     neighbours, then agent 1, and so on. Where it is the turn of an agent that is absent the cycle stands still, and
-    nobody adapts or combines until it returns: a wave then holds what it can, nothing as a rule. Wave k is at time k.
+    no agent adapts or combines until it returns: a wave then holds what it can, nothing as a rule. Wave k is at time k.
 
     Args:
         schedule: who is absent and when.
@@ -75,7 +75,7 @@ class Cycle:
         )
 
     def skip(self, waves: int) -> None:
-        """Forget that many waves, as a run that goes on from a checkpoint must."""
+        """Drop the first ``waves`` waves, which a run that resumes from a checkpoint has done already."""
         for _ in range(waves):
             self.wave()
 

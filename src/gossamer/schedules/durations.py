@@ -1,6 +1,6 @@
 """How long something takes: named distributions that turn a uniform draw into a duration.
 
-Nothing here is random: whoever asks brings the uniform number. One unit of time is what a typical update takes.
+The caller draws the number. One unit of time is the duration of a typical update.
 """
 
 import functools

@@ -95,7 +95,7 @@ class Simulation:
                 return wave
 
     def skip(self, waves: int) -> None:
-        """Forget that many waves, as a run that goes on from a checkpoint must."""
+        """Drop the first ``waves`` waves, which a run that resumes from a checkpoint has done already."""
         for _ in range(waves):
             self.wave()
 

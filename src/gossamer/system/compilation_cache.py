@@ -62,7 +62,7 @@ def persistent_cache() -> Iterator[Path | None]:
     finally:
         jax.config.update("jax_compilation_cache_dir", None)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
-        reset_cache()  # JAX would go on using the open cache
+        reset_cache()  # JAX would keep using the open cache
 
 
 def setting(name: str) -> Any:

@@ -1,6 +1,6 @@
 """Processes that one process begins: each on a core of its own, and none left behind when it ends.
 
-What they do is said by whoever begins them.
+The caller supplies the work.
 """
 
 import multiprocessing

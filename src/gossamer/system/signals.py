@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 
 class Interrupted(Exception):
-    """The run was asked to stop (Ctrl-C) and saved itself; the message says how to go on."""
+    """The run was asked to stop (Ctrl-C) and has been saved; the message says how to resume it."""
 
 
 class Unfinished(Exception):

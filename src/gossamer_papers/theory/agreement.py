@@ -226,7 +226,7 @@ def failing_links(W: csr_array, failure: float, rounds: int, seed: int = 0) -> t
 
 
 def permutations(agents: int, rounds: int, seed: int = 0) -> tuple[csr_array, ...]:
-    """i.i.d. matrices C(i), each a random permutation: E[C] = J satisfies (6)-(7), and nobody ever agrees.
+    """i.i.d. matrices C(i), each a random permutation: E[C] = J satisfies (6)-(7), yet agents never agree.
 
     The text says of assumption 1 that it may hold in expectation only. That is not enough: what must be below one is
     not ‖E[C] − J‖₂ but ``mean_square_rate``.

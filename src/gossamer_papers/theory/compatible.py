@@ -318,7 +318,7 @@ def contested(seed: int, agents: int = 8) -> Problem:
 def uncontested(seed: int, agents: int = 8) -> Problem:
     """A random problem of the same size with random features: the best w is as a rule at infinity.
 
-    Softmax policies then go on becoming more certain: gradients fall, but parameters grow and assumptions 5 and 8 fail.
+    Softmax policies then become ever more certain: gradients fall, but parameters grow and assumptions 5 and 8 fail.
 
     Raises:
         InputError: as ``contested``.

@@ -76,7 +76,7 @@ def case(name: str, phases: Sequence[csr_array] | Float[np.ndarray, "agent agent
 
 
 def named_cases() -> tuple[Case, ...]:
-    """The counterexample and its lazy form; agents that nobody hears; one round in which the graph is in two parts.
+    """The counterexample and its lazy form; agents without out-neighbours; a round whose graph is in two parts.
 
     The norm of a time-varying topology's single round is 1 where that round's graph is not connected.
     """
