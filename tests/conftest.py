@@ -3,52 +3,47 @@
 Strict dtype promotion is off: optax's Adam adds a float to its integer count, which strict promotion refuses.
 """
 
-import hashlib
 import os
-import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 import jaxlib
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Modules whose annotations state array shapes and that run while JAX traces. In host-side loops (schedules, topologies,
 # the network) the checks tripled the time of their tests.
 SHAPE_CHECKED = [
     "algorithms",
-    "correlation",
+    "diagnostics.gradient_correlation",
     "distributions",
     "environments",
     "experience",
     "mixing",
     "networks",
-    "normalisation",
     "returns",
-    "rounds",
+    "running_statistics",
+    "runtimes.rounds",
 ]
 install_import_hook(
     [f"gossamer.{module}" for module in SHAPE_CHECKED],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 
+from gossamer.system.compilation_cache import processor  # noqa: E402
+
+# Speed belongs into benchmarks: a busy machine must fail no property.
+settings.register_profile("gossamer", deadline=None)
+settings.load_profile("gossamer")
+
 CACHE = Path(__file__).parents[1] / ".cache" / "jax"
 CACHE_BYTES = 2 * 2**30
 
 
-def processor() -> str:
-    """The processor and what it can execute: a program compiled for one may crash another."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
-
-
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # Workers of pytest-xdist and processes that tests start inherit it.
-    machine = hashlib.sha256(processor().encode()).hexdigest()[:12]
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / f"{jaxlib.__version__}-{machine}")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE / f"{jaxlib.__version__}-{processor()}")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Halves the CPU time of compiling a round. JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs as users compile them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

@@ -284,6 +284,7 @@ estimate_of_pixels = jax.jit(PIXELS.estimate)
 learner_of_pixels = PIXELS.init(KEY)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), key=st.integers(0, 99))
 def test_frames_are_valued_once_and_exactly(data, key):

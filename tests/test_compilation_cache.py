@@ -13,7 +13,7 @@ import pytest
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from gossamer import compilation_cache
+from gossamer.system import compilation_cache
 from gossamer.cli import main
 from gossamer.system.compilation_cache import (
     CacheWarning,

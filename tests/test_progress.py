@@ -82,7 +82,7 @@ def test_describe_names_everything():
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch, terminal):
-    from gossamer import progress
+    from gossamer.runs import progress
 
     monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: terminal)
     assert isinstance(progress.reporter("label"), Bar if terminal else Lines)

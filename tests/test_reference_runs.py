@@ -31,7 +31,7 @@ def slow_except(everyday, names):
     return [pytest.param(name, marks=[] if name in everyday else [pytest.mark.slow]) for name in names]
 
 
-@pytest.mark.parametrize("name", slow_except({"siac"}, RUNS))
+@pytest.mark.parametrize("name", slow_except({}, RUNS))
 def test_the_same_seed_gives_the_recorded_numbers(name, tmp_path):
     experiment = load_experiment(DATA / name)
     start = launch if experiment.runtime == "network" else train
@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_recorded_numbers(name, tmp_path):
     assert_as_recorded(run, name)
 
 
-@pytest.mark.parametrize("name", slow_except({"siac", "a2c-gymnasium", "a2c-threads", "dist-mtps"}, FOLDERS))
+@pytest.mark.parametrize("name", slow_except({"siac"}, FOLDERS))
 def test_an_old_folder_evaluates_and_resumes(name, tmp_path):
     run = shutil.copytree(DATA / name / "run", tmp_path / "run")
     assert np.isfinite(evaluate(run, episodes=1).all).all()

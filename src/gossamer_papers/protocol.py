@@ -18,11 +18,23 @@ Runs: TypeAlias = Mapping[str, Path]
 
 
 class Claim(NamedTuple):
-    """A published statement, whether it holds in our runs, and the figures that say so."""
+    """A statement, whether it holds in our runs, and the figures that say so."""
 
     text: str
     verdict: Verdict
     evidence: str
+    unpublished: bool = False
+    """Whether neither paper makes the statement; its text says so with "(ours)"."""
+
+
+class Training(NamedTuple):
+    """What was trained, how large and for how long, in words; ``environments`` are those of each agent."""
+
+    name: str
+    agents: int
+    environments: int
+    length: str
+    seeds: int
 
 
 class Findings(NamedTuple):
@@ -46,6 +58,11 @@ class Reproduction:
     def title(self) -> str:
         """The line about it in the catalogue, or its name where the catalogue has none."""
         return REPRODUCTIONS.get(self.name, self.name)
+
+
+def unpublished(claim: Claim) -> Claim:
+    """Mark a claim that neither paper makes."""
+    return claim._replace(unpublished=True)
 
 
 def higher(text: str, first: np.ndarray, second: np.ndarray, unit: str = "") -> Claim:

@@ -29,7 +29,7 @@ from gossamer.runs.restore import run_folders
 from gossamer.system.processes import available_cores, become_worker, is_orphan
 from gossamer.train import Interrupted, resume, train
 from gossamer_papers.measures import environments_of_each
-from gossamer_papers.protocol import Claim, Findings, Reproduction
+from gossamer_papers.protocol import Claim, Findings, Reproduction, Training
 
 _QUICK_SEEDS = 5
 
@@ -112,7 +112,11 @@ def write_findings(
     for name, folder in folders.items():
         _write_curve(folder, out / f"{name}.csv")
     experiments = {name: load_experiment(folder) for name, folder in folders.items()}
-    _write(out / "verdicts.md", verdicts(reproduction, findings.claims, scale, seeds, experiments))
+    sizes = [
+        Training(name, each.agents, environments_of_each(each), _length(each), each.seeds)
+        for name, each in experiments.items()
+    ]
+    _write(out / "verdicts.md", verdicts(reproduction, findings.claims, scale, seeds, sizes))
     write_json(
         out / "summary.json",
         {
@@ -123,6 +127,7 @@ def write_findings(
             "claims": [claim._asdict() for claim in findings.claims],
             "data": findings.data,
             "trainings": {name: read_config(folder)["experiment"] for name, folder in folders.items()},
+            "sizes": [training._asdict() for training in sizes],
             "date": datetime.now(UTC).date().isoformat(),
             "provenance": provenance(),
         },
@@ -146,22 +151,22 @@ def verdicts(
     claims: tuple[Claim, ...],
     scale: Scale,
     seeds: int,
-    experiments: Mapping[str, Experiment],
+    sizes: Sequence[Training],
 ) -> str:
     """Claims and trainings as Markdown."""
     lines = [f"# {reproduction.title}", ""]
     lines += [f"`gossamer reproduce {reproduction.name} --scale {scale} --seeds {seeds}`", ""]
     lines += ["| verdict | claim | in our runs |", "|---|---|---|"]
     lines += [f"| **{claim.verdict}** | {claim.text} | {claim.evidence} |" for claim in claims]
-    if experiments:
+    if sizes:
         lines += [
             "",
             "| training | agents | environments of each | length | seeds |",
             "|---|---|---|---|---|",
         ]
     lines += [
-        f"| {name} | {each.agents} | {environments_of_each(each)} | {_length(each)} | {each.seeds} |"
-        for name, each in experiments.items()
+        f"| {each.name} | {each.agents} | {each.environments} | {each.length} | {each.seeds} |"
+        for each in sizes
     ]
     return "\n".join([*lines, ""])
 

@@ -24,7 +24,7 @@ from gossamer_papers.measures import (
     interval,
     label_axis,
 )
-from gossamer_papers.protocol import Claim, Findings, Reproduction, Runs, higher, similar
+from gossamer_papers.protocol import Claim, Findings, Reproduction, Runs, higher, similar, unpublished
 
 _EPOCH = 5  # episodes in each environment
 _NEAR = 0.9  # of the way from the lowest to the highest: what "near maximum" is taken to mean
@@ -81,10 +81,12 @@ def figure_3(runs: Runs) -> Findings:
         higher("Dist-MTPS PoWER learns faster than Diff-SiAC", begin["power"], begin["diffusion"]),
         similar("centralised SiAC and Dist-MTPS REINFORCE end alike", end["centralised"], end["reinforce"]),
         *_ablations(end),
-        higher(
-            "both from the mean of 25 networks: centralised SiAC's return varies more (ours)",
-            unrest["centralised-averaged"],
-            unrest["diffusion-averaged"],
+        unpublished(
+            higher(
+                "both from the mean of 25 networks: centralised SiAC's return varies more (ours)",
+                unrest["centralised-averaged"],
+                unrest["diffusion-averaged"],
+            )
         ),
         *_after_a_failure(runs),
     )
@@ -180,7 +182,9 @@ def _stability(runs: Runs, suffix: str, title: str) -> Findings:
             higher(
                 f"{words}: centralised SiAC learns faster at first", begin["centralised"], begin["diffusion"]
             ),
-            higher(f"{words}: Diff-SiAC ends above (ours)", end["diffusion"], end["centralised"]),
+            unpublished(
+                higher(f"{words}: Diff-SiAC ends above (ours)", end["diffusion"], end["centralised"])
+            ),
         ]
         if "centralised-averaged" in tests:
             claims += _from_the_mean(words, scaled, begin, end)
@@ -201,10 +205,12 @@ def _from_the_mean(
     begin, end = ((each["centralised-averaged"], each["diffusion"]) for each in measures)
     who = f"{words}: centralised SiAC from the mean of 25 networks"
     return [
-        _near_maximum(f"{who} nears the maximum (ours)", scaled["centralised-averaged"]),
-        _less_stable(f"{who} is less stable (ours)", scaled["centralised-averaged"], scaled["diffusion"]),
-        higher(f"{who} learns faster at first (ours)", *begin),
-        higher(f"{who} ends below Diff-SiAC (ours)", *reversed(end)),
+        unpublished(_near_maximum(f"{who} nears the maximum (ours)", scaled["centralised-averaged"])),
+        unpublished(
+            _less_stable(f"{who} is less stable (ours)", scaled["centralised-averaged"], scaled["diffusion"])
+        ),
+        unpublished(higher(f"{who} learns faster at first (ours)", *begin)),
+        unpublished(higher(f"{who} ends below Diff-SiAC (ours)", *reversed(end))),
     ]
 
 
@@ -255,30 +261,40 @@ def _near_maximum(text: str, seeds: Sequence[Course]) -> Claim:
 def _ablations(end: Mapping[str, np.ndarray]) -> list[Claim]:
     """What remains of "Diff-SiAC ends above centralised" when both start alike or weigh tasks alike."""
     return [
-        higher(
-            "Diff-SiAC from its own initial parameters ends above that from shared ones (ours)",
-            end["diffusion"],
-            end["diffusion-shared"],
+        unpublished(
+            higher(
+                "Diff-SiAC from its own initial parameters ends above that from shared ones (ours)",
+                end["diffusion"],
+                end["diffusion-shared"],
+            )
         ),
-        higher(
-            "Diff-SiAC from the mean of 25 networks ends above that from shared ones (ours)",
-            end["diffusion-averaged"],
-            end["diffusion-shared"],
+        unpublished(
+            higher(
+                "Diff-SiAC from the mean of 25 networks ends above that from shared ones (ours)",
+                end["diffusion-averaged"],
+                end["diffusion-shared"],
+            )
         ),
-        higher(
-            "both from the mean of 25 networks: Diff-SiAC ends above centralised SiAC (ours)",
-            end["diffusion-averaged"],
-            end["centralised-averaged"],
+        unpublished(
+            higher(
+                "both from the mean of 25 networks: Diff-SiAC ends above centralised SiAC (ours)",
+                end["diffusion-averaged"],
+                end["centralised-averaged"],
+            )
         ),
-        higher(
-            "Diff-SiAC from shared parameters ends above centralised SiAC (ours)",
-            end["diffusion-shared"],
-            end["centralised"],
+        unpublished(
+            higher(
+                "Diff-SiAC from shared parameters ends above centralised SiAC (ours)",
+                end["diffusion-shared"],
+                end["centralised"],
+            )
         ),
-        higher(
-            "Diff-SiAC ends above centralised SiAC with task-mean gradients (ours)",
-            end["diffusion"],
-            end["centralised-tasks"],
+        unpublished(
+            higher(
+                "Diff-SiAC ends above centralised SiAC with task-mean gradients (ours)",
+                end["diffusion"],
+                end["centralised-tasks"],
+            )
         ),
     ]
 
@@ -286,10 +302,12 @@ def _ablations(end: Mapping[str, np.ndarray]) -> list[Claim]:
 def _after_a_failure(runs: Runs) -> list[Claim]:
     """Whether the remaining agents keep learning after one has failed."""
     return [
-        _went_on(
-            f"{_LABELS[name]}: one failed agent stops {end} others (ours)",
-            runs[f"balance-{name}-failure"],
-            stops,
+        unpublished(
+            _went_on(
+                f"{_LABELS[name]}: one failed agent stops {end} others (ours)",
+                runs[f"balance-{name}-failure"],
+                stops,
+            )
         )
         for name, end, stops in (("diffusion", "none of the", False), ("reinforce", "all the", True))
     ]

@@ -20,7 +20,7 @@ from gossamer.analysis.pictures import BOUND, colours
 from gossamer.mixing import metropolis_hastings, weigh
 from gossamer.recipes.diffdac import Scale, Trainings
 from gossamer.topologies import ring
-from gossamer_papers.protocol import Claim, Findings, Reproduction, Runs
+from gossamer_papers.protocol import Claim, Findings, Reproduction, Runs, unpublished
 from gossamer_papers.theory import agreement, compatible
 from gossamer_papers.theory.asynchrony import Study, study
 from gossamer_papers.theory.corollary_1 import Check, check, check_random_families
@@ -160,17 +160,21 @@ def _lemma_1(named: Sequence[Case], graphs: Sequence[Case]) -> list[Claim]:
             f"[[.5, .5, 0], [0, 0, 1], [.5, .5, 0]] is both and has {counterexample.rate:.4f}",
         ),
         _claim("Lemma 1's proof: ‖C − J‖₁ < ‖C‖₁ = 1", norm < 1, f"it is {norm:.2f} on a ring of 25"),
-        _claim(
-            "Lemma 1 for connected, doubly stochastic C with a positive diagonal (ours)",
-            all(case.contracts for case in repaired),
-            f"{len(repaired) - 1} topologies of 8 and 16 agents with weight rules, time-varying ones over a period,"
-            f" and half the counterexample with half of I; largest"
-            f" {worst.rate:.4f} ({worst.name})",
+        unpublished(
+            _claim(
+                "Lemma 1 for connected, doubly stochastic C with a positive diagonal (ours)",
+                all(case.contracts for case in repaired),
+                f"{len(repaired) - 1} topologies of 8 and 16 agents with weight rules, time-varying ones over a period,"
+                f" and half the counterexample with half of I; largest"
+                f" {worst.rate:.4f} ({worst.name})",
+            )
         ),
-        _claim(
-            "Where a round's graph is not connected ‖C − J‖₂ is 1 (ours)",
-            all(case.stalls for case in unconnected),
-            "; ".join(f"{case.name}: {case.rate:.4f}" for case in unconnected),
+        unpublished(
+            _claim(
+                "Where a round's graph is not connected ‖C − J‖₂ is 1 (ours)",
+                all(case.stalls for case in unconnected),
+                "; ".join(f"{case.name}: {case.rate:.4f}" for case in unconnected),
+            )
         ),
     ]
 
@@ -198,10 +202,12 @@ def _theorem_2(comparison: agreement.Comparison) -> list[Claim]:
             f"random permutations, with E[C] = J, keep {left['permutations']:.2f} of the disagreement; root mean square"
             f" rate {rates['permutations']:.3f}",
         ),
-        _claim(
-            "The same, for links that fail one way with probability 0.5 (ours)",
-            left["failing links"] < AGREED,
-            f"they keep {left['failing links']:.1e} of it, root mean square rate {rates['failing links']:.3f}",
+        unpublished(
+            _claim(
+                "The same, for links that fail one way with probability 0.5 (ours)",
+                left["failing links"] < AGREED,
+                f"they keep {left['failing links']:.1e} of it, root mean square rate {rates['failing links']:.3f}",
+            )
         ),
     ]
 
@@ -221,11 +227,13 @@ def _theorem_3(bounded: Sequence[compatible.Outcome], free: Sequence[compatible.
             f"‖ḡ‖ falls from {first:.2g} or more to {last:.1e} or less in {len(bounded)} problems whose best parameters"
             f" are finite, disagreement to {apart:.1e}",
         ),
-        _claim(
-            "Theorem 3 for random softmax features, where nothing bounds parameters (ours)",
-            growing == 0,
-            f"in {growing} of {len(free)} problems parameters still grow and assumptions 5 and 8 fail; ‖ḡ‖ is"
-            f" {max(each.course.gradient[-1] for each in free):.1e} or less in the end",
+        unpublished(
+            _claim(
+                "Theorem 3 for random softmax features, where nothing bounds parameters (ours)",
+                growing == 0,
+                f"in {growing} of {len(free)} problems parameters still grow and assumptions 5 and 8 fail; ‖ḡ‖ is"
+                f" {max(each.course.gradient[-1] for each in free):.1e} or less in the end",
+            )
         ),
         _claim(
             "The point is stationary for the multitask objective (3)",
@@ -270,10 +278,12 @@ def _asynchrony(found: Study) -> list[Claim]:
             contracts_at_once(found),
             f"it is up to {found.norm:.2f}, for τ + B up to {found.length}",
         ),
-        _claim(
-            "GALA, longer products contract (ours)",
-            contracts is not None,
-            f"all norms are below 1 for {lengths}",
+        unpublished(
+            _claim(
+                "GALA, longer products contract (ours)",
+                contracts is not None,
+                f"all norms are below 1 for {lengths}",
+            )
         ),
     ]
 

@@ -53,8 +53,7 @@ class Inbox:
         InputError: ``keep`` below 1.
 
     Example:
-        >>> from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
-    from gossamer.runtimes.clock import MonotonicClock
+        >>> from gossamer.runtimes.clock import MonotonicClock
         >>> inbox = Inbox([7], MonotonicClock())
         >>> inbox.put(Envelope(sender=7, version=2, sent_at=0.0, message="new"))
         True

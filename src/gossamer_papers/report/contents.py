@@ -8,8 +8,6 @@ from gossamer_papers.published import Entry, Paper, Value, entries, papers
 from gossamer_papers.report.results import Learning, Result, Results
 
 VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "not decided", "not run")
-OURS = "(ours)"
-"""Ends or marks the text of a claim that no paper makes."""
 
 
 class Cell(NamedTuple):
@@ -70,9 +68,9 @@ class Contents(NamedTuple):
         """Claims of one paper. The statements of an entry without results count as not run."""
         judged = [claim for section in self.of(paper) for claim in section.claims]
         missing = sum(len(section.entry.claims) for section in self.of(paper) if section.result is None)
-        published = _count(claim for claim in judged if OURS not in claim.text)
+        published = _count(claim for claim in judged if not claim.unpublished)
         published["not run"] += missing
-        return Count(published, _count(claim for claim in judged if OURS in claim.text))
+        return Count(published, _count(claim for claim in judged if claim.unpublished))
 
     @property
     def missing(self) -> list[Section]:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gossamer_papers.report.contents import VERDICTS, Contents, Section
@@ -92,8 +92,8 @@ def _learning(learning: Learning, folder: Path) -> str:
     return f"- [{_escaped(learning.folder.name)}]({link}): mean return {ends}. {origin}."
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([_escaped(cell) for cell in row] for row in rows)]
+def _table(head: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
+    lines = [head, ["---"] * len(head), *([_escaped(str(cell)) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

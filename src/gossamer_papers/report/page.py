@@ -4,7 +4,7 @@ import base64
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -157,8 +157,10 @@ def _judged(section: Section) -> str:
     return _framed(("verdict", "claim", "in our runs"), rows)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return _framed(head, [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows])
+def _table(head: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
+    return _framed(
+        head, [f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows]
+    )
 
 
 def _framed(head: Sequence[str], rows: Sequence[str]) -> str:

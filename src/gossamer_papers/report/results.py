@@ -6,20 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from gossamer.errors import InputError
-from gossamer_papers.protocol import Claim, Verdict
+from gossamer_papers.protocol import Claim, Training, Verdict
 from gossamer_papers.published import entries
 
 _PACKAGES = ("gossamer", "jax", "jaxlib", "flax", "optax", "numpy")
-
-
-class Training(NamedTuple):
-    """A line of ``verdicts.md``: what was trained, how large and for how long, in words."""
-
-    name: str
-    agents: str
-    environments: str
-    length: str
-    seeds: str
 
 
 class Result(NamedTuple):
@@ -118,7 +108,10 @@ def _reproduction(folder: Path, summary: Mapping[str, Any]) -> Result:
     if summary["name"] not in known or summary["name"] != folder.name:
         raise ValueError(f"its name is {summary['name']!r} where {folder.name!r} was expected")
     claims = tuple(
-        Claim(str(each["text"]), each["verdict"], str(each["evidence"])) for each in summary["claims"]
+        Claim(
+            str(each["text"]), each["verdict"], str(each["evidence"]), each.get("unpublished", False) is True
+        )
+        for each in summary["claims"]
     )
     for claim in claims:
         if claim.verdict not in get_args(Verdict):
@@ -132,7 +125,7 @@ def _reproduction(folder: Path, summary: Mapping[str, Any]) -> Result:
         seeds=int(summary["seeds"]),
         claims=claims,
         data=dict(summary["data"]),
-        trainings=_trainings(folder / "verdicts.md"),
+        trainings=tuple(Training(**each) for each in summary["sizes"]),
         machine=_machine(origin),
         versions=_versions(origin),
         date=summary.get("date"),
@@ -155,15 +148,6 @@ def _machine(origin: Mapping[str, Any]) -> str:
 def _versions(origin: Mapping[str, Any]) -> str:
     packages = [f"{name} {origin[name]}" for name in ("python", *_PACKAGES) if origin.get(name)]
     return ", ".join([*packages, f"revision {str(origin.get('git_revision') or 'unknown')[:12]}"])
-
-
-def _trainings(path: Path) -> tuple[Training, ...]:
-    """The second table; nothing where nothing was trained."""
-    if not path.exists():
-        raise InputError(f"{path} is missing; make it again with gossamer reproduce {path.parent.name}")
-    _, _, table = path.read_text("utf-8").partition("| training |")
-    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:] if line.startswith("|")]
-    return tuple(Training(*row) for row in rows)
 
 
 def _learning(folder: Path, summary: Mapping[str, Any]) -> Learning:
