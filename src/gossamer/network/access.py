@@ -84,7 +84,7 @@ def zenoh_config(
     """Build Zenoh's configuration: a value for each key that differs from Zenoh's default.
 
     With credentials, all links are mutual TLS 1.3 with certificates of one authority, and each end accepts from the
-    other only what is the other's own: its messages, liveliness tokens and replies. Without them, nobody is
+    other only what is the other's own: its messages, liveliness tokens and replies. Without them, peers are not
     authenticated.
 
     Args:
