@@ -360,7 +360,7 @@ def test_answers_that_are_none_are_left_out(damage):
         "seconds": 1.5,
         "hears": {"bob": {"present": True, "round": None, "age_seconds": None}},
         "knows": {"bob": 4},
-        "refused": {"replayed": {"bob": 1}},
+        "refused": {"stale": {"bob": 1}},
         "unsent": 2,
     }
     assert read_answer(json.dumps(answer).encode()) == answer
@@ -506,7 +506,7 @@ def test_what_fails_while_an_agent_is_made_leaves_nothing_open(tmp_path, monkeyp
         alone(pair(), tmp_path / "agent")
     assert closed
     assert open_files(tmp_path / "agent") == []
-    wait_for(lambda: "outbox" not in {thread.name for thread in threading.enumerate()})
+    wait_for(lambda: "send queue" not in {thread.name for thread in threading.enumerate()})
 
 
 def test_an_agent_collects_ahead_on_the_device(tmp_path):
@@ -642,7 +642,7 @@ def test_a_device_finds_its_neighbours_in_the_fleets_file(tmp_path):
     with pytest.raises(InputError, match="agent-0 neither listens nor connects"):
         membership_of(Device("agent-0"), experiment)
     # what listens to other machines needs certificates
-    with pytest.raises(InputError, match="for which certificates are needed"):
+    with pytest.raises(InputError, match="which requires certificates"):
         be_agent(experiment, Device("ada", path), tmp_path / "ada")
 
 

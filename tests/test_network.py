@@ -26,7 +26,7 @@ from gossamer.schedules.draws import link_fails
 from gossamer.topologies import named
 
 RUN = "0f" * 16
-SPACE = Topics(RUN)
+TOPICS = Topics(RUN)
 SCHEMA = Schema.of({"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)})
 EXPECTED = Expected(bytes.fromhex(RUN), SCHEMA, "none", message_bytes(SCHEMA, "none"))
 ALICE, BOB, CAROL = 0, 1, 2  # Alice hears Bob and Carol
@@ -56,17 +56,21 @@ def repaired(data):
     return data[:84] + struct.pack("<I", checksum) + data[88:]
 
 
+def edited(data, offset, new):
+    return data[:offset] + new + data[offset + len(new) :]
+
+
 class Alice:
-    """An agent's inbox and intake."""
+    """An agent's inbox and receiver."""
 
     def __init__(self, schedule=None, seed=0):
         self.inbox = Inbox([BOB, CAROL], MonotonicClock())
         self.refusals = Refusals("alice")
-        self.intake = Receiver(
+        self.receiver = Receiver(
             ALICE,
             self.inbox,
             EXPECTED,
-            SPACE,
+            TOPICS,
             NUMBERS,
             frozenset(NUMBERS.values()),
             schedule or Schedule("most_recent"),
@@ -75,7 +79,7 @@ class Alice:
         )
 
     def hears(self, data, name="bob"):
-        self.intake.receive(SPACE.message(name, 0), data)
+        self.receiver.receive(TOPICS.message(name, 0), data)
 
     def present(self):
         return self.inbox.look().present.tolist()
@@ -89,47 +93,68 @@ def test_a_message_comes_to_the_inbox():
     alice.hears(written(number=3.0, version=7))
     assert alice.versions() == [7, 0]
     np.testing.assert_array_equal(alice.inbox.newest()[BOB]["w"], np.full((2, 3), 3.0))
-    assert alice.intake.last()[BOB].version == 7
+    assert alice.receiver.last()[BOB].version == 7
     assert alice.refusals.counts() == {}
 
 
 OTHER = Schema.of({"w": np.zeros((3, 2), np.float32), "b": np.zeros(2, np.float32)})
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (written(version=2)[:-1], "truncated"),
-        (written(version=2) + bytes(EXPECTED.limit), "oversized"),
-        (
-            written(
-                version=2,
-                schema=OTHER,
-                message={"w": np.zeros((3, 2), np.float32), "b": np.zeros(2, np.float32)},
-            ),
-            "schema",
+# One attack each: what arrives under Bob's topic, the reason for which it is refused, and what the log says of it.
+ATTACKS = {
+    "truncated": (written(version=2)[:-1], "size", "31 bytes follow the header; it declares 32"),
+    "oversized": (written(version=2) + bytes(EXPECTED.limit), "size", "at most 120 are accepted"),
+    "damaged": (written(version=2)[:-1] + b"\x01", "not_ours", "the checksum is"),
+    "not_a_message": (
+        pickle.dumps({"w": np.zeros((2, 3))})[:100].ljust(100, b"."),
+        "not_ours",
+        "the message begins with",
+    ),
+    "of_another_run": (
+        repaired(written(version=2).replace(bytes.fromhex(RUN), bytes(16))),
+        "not_ours",
+        "the run is 0000",
+    ),
+    "of_another_format": (repaired(edited(written(version=2), 4, b"\2")), "version", "the format is 2"),
+    "of_another_schema": (
+        written(
+            version=2,
+            schema=OTHER,
+            message={"w": np.zeros((3, 2), np.float32), "b": np.zeros(2, np.float32)},
         ),
-        (
-            repaired(written(version=2)[:88] + struct.pack("<f", np.nan) + written(version=2)[92:]),
-            "not_finite",
-        ),
-        (pickle.dumps({"w": np.zeros((2, 3))})[:100].ljust(100, b"."), "not_ours"),
-        (written(version=2, sender=CAROL), "sender"),
-        (written(version=1), "replayed"),
-        (written(version=2, incarnation=0), "incarnation"),
-        (written(version=2)[:-1] + b"\x01", "checksum"),
-        (repaired(written(version=2).replace(bytes.fromhex(RUN), bytes(16))), "run"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_what_is_refused_changes_nothing_and_is_counted(data, reason, caplog):
+        "schema",
+        "the schema is",
+    ),
+    "not_finite": (
+        repaired(edited(written(version=2), 88, struct.pack("<f", np.nan))),
+        "not_finite",
+        "holds NaN",
+    ),
+    "under_anothers_name": (
+        written(version=2, sender=CAROL),
+        "sender",
+        "the sender is number 2; it came from bob, number 1",
+    ),
+    "replayed": (written(version=1), "stale", "the parameters' version is 1; 1 was received before"),
+    "of_a_replaced_process": (
+        written(version=2, incarnation=0),
+        "stale",
+        "the incarnation is 0; 1 has replaced it",
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_is_refused_changes_nothing_and_is_counted(attack, caplog):
+    data, reason, detail = ATTACKS[attack]
     alice = Alice()
     alice.hears(written(number=3.0, version=1))
     before = alice.inbox.newest()[BOB]["w"].copy()
     alice.hears(data)
     assert alice.refusals.counts() == {reason: {"bob": 1}}
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "bob" in caplog.text
+    assert f"alice refused bob ({reason}, 1 times so far)" in caplog.text
+    assert detail in caplog.text
     np.testing.assert_array_equal(alice.inbox.newest()[BOB]["w"], before)
     assert alice.versions() == [1, 0]
     alice.hears(written(number=4.0, version=2))
@@ -139,23 +164,23 @@ def test_what_is_refused_changes_nothing_and_is_counted(data, reason, caplog):
 def test_who_is_not_there_is_not_waited_for_until_it_comes():
     alice = Alice()
     assert alice.present() == [False, False]
-    alice.intake.appeared(SPACE.alive("bob", 1))
+    alice.receiver.appeared(TOPICS.alive("bob", 1))
     assert alice.present() == [True, False]
-    assert alice.intake.present() == {BOB}
-    alice.intake.gone(SPACE.alive("bob", 1))
+    assert alice.receiver.present() == {BOB}
+    alice.receiver.gone(TOPICS.alive("bob", 1))
     assert alice.present() == [False, False]
-    alice.intake.appeared(SPACE.alive("bob", 1))  # a link was down, and is up again
+    alice.receiver.appeared(TOPICS.alive("bob", 1))  # a link was down, and is up again
     assert alice.present() == [True, False]
-    alice.intake.appeared(SPACE.alive("mallory", 1))
-    alice.intake.gone(SPACE.alive("mallory", 1))
-    assert alice.intake.present() == {BOB}
+    alice.receiver.appeared(TOPICS.alive("mallory", 1))
+    alice.receiver.gone(TOPICS.alive("mallory", 1))
+    assert alice.receiver.present() == {BOB}
 
 
 def test_the_end_of_an_old_process_says_nothing_of_the_new_one():
     alice = Alice()
-    alice.intake.appeared(SPACE.alive("bob", 5))
-    alice.intake.appeared(SPACE.alive("bob", 6))
-    alice.intake.gone(SPACE.alive("bob", 5))
+    alice.receiver.appeared(TOPICS.alive("bob", 5))
+    alice.receiver.appeared(TOPICS.alive("bob", 6))
+    alice.receiver.gone(TOPICS.alive("bob", 5))
     assert alice.present() == [True, False]
 
 
@@ -166,12 +191,12 @@ def test_a_new_process_counts_anew_and_the_old_one_is_heard_no_more():
     assert alice.versions() == [40, 0]
     alice.hears(written(number=3.0, version=91, incarnation=5))
     assert alice.versions() == [40, 0]
-    assert alice.refusals.counts() == {"incarnation": {"bob": 1}}
+    assert alice.refusals.counts() == {"stale": {"bob": 1}}
 
 
 def test_a_farewell_ends_it_and_the_last_message_counts_once():
     alice = Alice()
-    alice.intake.appeared(SPACE.alive("bob", 1))
+    alice.receiver.appeared(TOPICS.alive("bob", 1))
     alice.hears(written(version=3))
     alice.hears(written(version=3, kind=Kind.farewell))
     assert alice.present() == [True, False]  # unread
@@ -181,38 +206,38 @@ def test_a_farewell_ends_it_and_the_last_message_counts_once():
 
 def test_an_answer_may_come_once_more_by_itself():
     alice = Alice()
-    alice.intake.receive_answer(SPACE.newest("bob"), written(version=4), last=4)
+    alice.receiver.receive_answer(TOPICS.newest("bob"), written(version=4), last=4)
     alice.hears(written(version=4))
     assert alice.versions() == [4, 0]
     assert alice.refusals.counts() == {}
     alice.hears(written(version=3))
-    assert alice.refusals.counts() == {"replayed": {"bob": 1}}
+    assert alice.refusals.counts() == {"stale": {"bob": 1}}
 
 
 def test_an_answer_from_beyond_the_last_round_is_refused():
     alice = Alice()
-    alice.intake.receive_answer(SPACE.newest("bob"), written(version=2**62), last=100)
+    alice.receiver.receive_answer(TOPICS.newest("bob"), written(version=2**62), last=100)
     assert alice.versions() == [0, 0]
-    assert alice.refusals.counts() == {"out_of_range": {"bob": 1}}
+    assert alice.refusals.counts() == {"not_ours": {"bob": 1}}
 
 
 def test_who_only_hears_an_agent_answers_it_too():
     """On a directed graph; its parameters have no place there, and it has done nothing wrong."""
     inbox, refusals = Inbox([BOB], MonotonicClock()), Refusals("alice")
     schedule = Schedule("most_recent")
-    intake = Receiver(ALICE, inbox, EXPECTED, SPACE, NUMBERS, frozenset([BOB]), schedule, 0, refusals)
+    receiver = Receiver(ALICE, inbox, EXPECTED, TOPICS, NUMBERS, frozenset([BOB]), schedule, 0, refusals)
     carol = written(version=4, sender=CAROL)
-    intake.receive_answer(SPACE.newest("carol"), carol, last=100)
-    intake.receive_answer(SPACE.newest("bob"), written(version=3), last=100)
+    receiver.receive_answer(TOPICS.newest("carol"), carol, last=100)
+    receiver.receive_answer(TOPICS.newest("bob"), written(version=3), last=100)
     assert inbox.look().version.tolist() == [3]
     assert refusals.counts() == {}
 
 
 def test_a_message_that_comes_after_its_senders_end_counts_once_and_nobody_waits_for_more():
     alice = Alice()
-    alice.intake.appeared(SPACE.alive("bob", 1))
+    alice.receiver.appeared(TOPICS.alive("bob", 1))
     alice.hears(written(version=1))
-    alice.intake.gone(SPACE.alive("bob", 1))
+    alice.receiver.gone(TOPICS.alive("bob", 1))
     alice.hears(written(version=2))
     assert alice.present() == [True, False]  # unread
     alice.inbox.take(lambda held: held.received)
@@ -222,7 +247,7 @@ def test_a_message_that_comes_after_its_senders_end_counts_once_and_nobody_waits
 def test_what_a_replaced_process_has_sent_never_counts_after_the_new_one_has_appeared(monkeypatch):
     """Even if both are heard of at the same moment: whoever is second waits for the other's end."""
     alice, put = Alice(), Inbox.put
-    newcomer = threading.Thread(target=alice.intake.appeared, args=[SPACE.alive("bob", 2)])
+    newcomer = threading.Thread(target=alice.receiver.appeared, args=[TOPICS.alive("bob", 2)])
 
     def put_while_the_new_process_appears(inbox, envelope):
         if envelope.version == 1000:
@@ -231,7 +256,7 @@ def test_what_a_replaced_process_has_sent_never_counts_after_the_new_one_has_app
         return put(inbox, envelope)
 
     monkeypatch.setattr(Inbox, "put", put_while_the_new_process_appears)
-    alice.intake.appeared(SPACE.alive("bob", 1))
+    alice.receiver.appeared(TOPICS.alive("bob", 1))
     alice.hears(written(version=1000, incarnation=1))
     newcomer.join(DEADLINE)
     alice.hears(written(version=1, incarnation=2))
@@ -251,20 +276,20 @@ def test_failing_links_lose_just_the_messages_that_the_sender_counts():
 
 def test_all_neighbours_are_waited_for():
     alice = Alice()
-    alice.intake.appeared(SPACE.alive("bob", 1))
-    assert alice.intake.wait_for_all(time.monotonic(), lambda: False) == {CAROL}
-    later = threading.Timer(0.05, alice.intake.appeared, [SPACE.alive("carol", 1)])
+    alice.receiver.appeared(TOPICS.alive("bob", 1))
+    assert alice.receiver.wait_for_all(time.monotonic(), lambda: False) == {CAROL}
+    later = threading.Timer(0.05, alice.receiver.appeared, [TOPICS.alive("carol", 1)])
     later.start()
-    assert alice.intake.wait_for_all(time.monotonic() + DEADLINE, lambda: False) == set()
+    assert alice.receiver.wait_for_all(time.monotonic() + DEADLINE, lambda: False) == set()
     later.join()
 
 
 def test_whoever_asks_is_told_which_process_speaks():
     alice = Alice()
-    assert alice.intake.incarnations() == {}
+    assert alice.receiver.incarnations() == {}
     alice.hears(written(incarnation=5))
-    alice.intake.appeared(SPACE.alive("bob", 6))
-    assert alice.intake.incarnations() == {BOB: 6}
+    alice.receiver.appeared(TOPICS.alive("bob", 6))
+    assert alice.receiver.incarnations() == {BOB: 6}
 
 
 class Recorder:
@@ -282,7 +307,7 @@ class Recorder:
         return self.said.get(timeout=DEADLINE)
 
 
-VOICE = SenderIdentity(BOB, bytes.fromhex(RUN), 9, SCHEMA, "none")
+IDENTITY = SenderIdentity(BOB, bytes.fromhex(RUN), 9, SCHEMA, "none")
 
 
 def envelope(version):
@@ -291,14 +316,14 @@ def envelope(version):
 
 def test_a_newer_message_takes_the_place_of_one_that_waits():
     publisher = Recorder()
-    outbox = SendQueue(VOICE, [publisher], in_step=False)
+    send_queue = SendQueue(IDENTITY, [publisher], lockstep=False)
     publisher.free.clear()
-    assert outbox.put(envelope(1))
-    while outbox.waiting:
+    assert send_queue.put(envelope(1))
+    while send_queue.waiting:
         assert threading.Event().wait(0.001) is False
-    assert [outbox.put(envelope(version)) for version in (2, 3, 4)] == [True, False, False]
+    assert [send_queue.put(envelope(version)) for version in (2, 3, 4)] == [True, False, False]
     publisher.free.set()
-    outbox.close(DEADLINE)
+    send_queue.close(DEADLINE)
     headers = [publisher.next()[0] for _ in range(2)]
     assert [(header.kind, header.version) for header in headers] == [
         (Kind.parameters, 1),
@@ -308,34 +333,34 @@ def test_a_newer_message_takes_the_place_of_one_that_waits():
     assert {(header.sender, header.incarnation) for header in headers} == {(BOB, 9)}
 
 
-def test_in_step_every_message_goes_out_in_its_phase():
+def test_in_lockstep_every_message_goes_out_in_its_phase():
     even, odd = Recorder(), Recorder()
-    outbox = SendQueue(VOICE, [even, odd], in_step=True)
+    send_queue = SendQueue(IDENTITY, [even, odd], lockstep=True)
     for version in range(1, 6):
-        assert outbox.put(envelope(version))
-    outbox.close(DEADLINE)
+        assert send_queue.put(envelope(version))
+    send_queue.close(DEADLINE)
     assert [even.next()[0].version for _ in range(3)] == [1, 3, 5]
     assert [odd.next()[0].version for _ in range(2)] == [2, 4]
     assert even.next()[0].kind is odd.next()[0].kind is Kind.farewell
-    np.testing.assert_array_equal(decode(outbox.newest(), EXPECTED)[1][0], np.full(2, 5.0))
+    np.testing.assert_array_equal(decode(send_queue.newest(), EXPECTED)[1][0], np.full(2, 5.0))
 
 
-def test_a_silenced_outbox_says_nothing_more():
+def test_a_silenced_queue_says_nothing_more():
     publisher = Recorder()
-    outbox = SendQueue(VOICE, [publisher], in_step=True)
-    outbox.put(envelope(1))
+    send_queue = SendQueue(IDENTITY, [publisher], lockstep=True)
+    send_queue.put(envelope(1))
     assert publisher.next()[0].version == 1
-    outbox.silence()
-    outbox.put(envelope(2))
-    outbox.close(DEADLINE)
+    send_queue.silence()
+    send_queue.put(envelope(2))
+    send_queue.close(DEADLINE)
     assert publisher.said.empty()
 
 
 def test_a_message_that_cannot_be_sent_ends_nothing(caplog):
     publisher = Recorder()
-    outbox = SendQueue(VOICE, [publisher], in_step=True)
-    outbox.put(Envelope(BOB, 1, 0.0, {"another": np.zeros(1, np.float32)}))
-    outbox.put(envelope(2))
+    send_queue = SendQueue(IDENTITY, [publisher], lockstep=True)
+    send_queue.put(Envelope(BOB, 1, 0.0, {"another": np.zeros(1, np.float32)}))
+    send_queue.put(envelope(2))
     assert publisher.next()[0].version == 2
     assert "update 1 of agent 1 was not sent" in caplog.text
 
@@ -350,15 +375,15 @@ class Silence:
 def test_what_cannot_be_sent_is_counted_told_seldom_and_lost(caplog):
     """Parameters beyond the range of float16: every message fails from then on."""
     links = Links.of(weigh(named("ring", 3), uniform))
-    outbox = SendQueue(replace(VOICE, compression="float16"), [Silence()], in_step=True)
-    post = NetworkTransport(
-        outbox, links, BOB, Schedule(), 0, lambda: frozenset({0, 2}), lambda: None, lambda: None
+    send_queue = SendQueue(replace(IDENTITY, compression="float16"), [Silence()], lockstep=True)
+    transport = NetworkTransport(
+        send_queue, links, BOB, Schedule(), 0, lambda: frozenset({0, 2}), lambda: None, lambda: None
     )
     counts = []
     for version in range(1, 9):
-        counts.append(post.send(Envelope(BOB, version, 0.0, values(1.0 if version == 1 else 1e6))))
+        counts.append(transport.send(Envelope(BOB, version, 0.0, values(1.0 if version == 1 else 1e6))))
         until = time.monotonic() + DEADLINE
-        while outbox.failed < version - 1:
+        while send_queue.failed < version - 1:
             assert time.monotonic() < until
             time.sleep(0.001)
     assert counts == [(2, 0)] * 2 + [(2, 2)] * 6  # of each failure the next message tells
@@ -368,15 +393,15 @@ def test_what_cannot_be_sent_is_counted_told_seldom_and_lost(caplog):
     assert not any(record.exc_info for record in told)
 
 
-def test_the_post_counts_who_hears_and_joins_once():
+def test_the_transport_counts_who_hears_and_joins_once():
     links = Links.of(weigh(named("directed_ring", 3), uniform))
     receiver = int(links.receiver[links.sender == BOB][0])
     schedule = Schedule("most_recent", link_failure=0.5)
     publisher, told = Recorder(), []
-    outbox = SendQueue(VOICE, [publisher], in_step=True)
+    send_queue = SendQueue(IDENTITY, [publisher], lockstep=True)
     present = {receiver}
-    post = NetworkTransport(
-        outbox,
+    transport = NetworkTransport(
+        send_queue,
         links,
         BOB,
         schedule,
@@ -385,12 +410,12 @@ def test_the_post_counts_who_hears_and_joins_once():
         lambda: told.append("join"),
         lambda: told.append("leave"),
     )
-    counts = [post.send(envelope(version)) for version in range(1, 21)]
+    counts = [transport.send(envelope(version)) for version in range(1, 21)]
     lost = [int(link_fails(schedule, 0, BOB, np.array([receiver]), version)[0]) for version in range(1, 21)]
     assert counts == [(1, each) for each in lost]
     present.clear()
-    assert post.send(envelope(21)) == (0, 0)
-    post.leave(BOB)
+    assert transport.send(envelope(21)) == (0, 0)
+    transport.leave(BOB)
     assert told == ["join", "leave"]
 
 
@@ -407,27 +432,27 @@ def test_sessions_hear_each_other_and_close():
     heard = queue.Queue()
     try:
         second.watch_tokens(
-            SPACE.alive("alice"), lambda key: heard.put(("up", key)), lambda key: heard.put(("down", key))
+            TOPICS.alive("alice"), lambda key: heard.put(("up", key)), lambda key: heard.put(("down", key))
         )
-        withdraw = first.declare_token(SPACE.alive("alice", 1))
-        assert heard.get(timeout=DEADLINE) == ("up", SPACE.alive("alice", 1))
-        second.subscribe(SPACE.message("alice", 0), lambda key, data: heard.put((key, data)), lossless=True)
-        publisher = first.publisher(SPACE.message("alice", 0), lossless=True)
+        withdraw = first.declare_token(TOPICS.alive("alice", 1))
+        assert heard.get(timeout=DEADLINE) == ("up", TOPICS.alive("alice", 1))
+        second.subscribe(TOPICS.message("alice", 0), lambda key, data: heard.put((key, data)), lossless=True)
+        publisher = first.publisher(TOPICS.message("alice", 0), lossless=True)
         until = time.monotonic() + DEADLINE
         while not publisher.is_heard:
             assert time.monotonic() < until
         for number in range(3):
             publisher.put(bytes([number]))
         assert [heard.get(timeout=DEADLINE)[1] for _ in range(3)] == [b"\0", b"\1", b"\2"]
-        first.answer(SPACE.newest("alice"), lambda: b"newest")
+        first.answer(TOPICS.newest("alice"), lambda: b"newest")
         answers, until = {}, time.monotonic() + DEADLINE
         while not answers:  # the other session may not know yet that somebody answers
             assert time.monotonic() < until
-            answers = second.ask(SPACE.newest(), DEADLINE)
-        assert answers == {SPACE.newest("alice"): b"newest"}
-        assert second.tokens(SPACE.alive("*"), DEADLINE) == [SPACE.alive("alice", 1)]
+            answers = second.ask(TOPICS.newest(), DEADLINE)
+        assert answers == {TOPICS.newest("alice"): b"newest"}
+        assert second.tokens(TOPICS.alive("*"), DEADLINE) == [TOPICS.alive("alice", 1)]
         withdraw()
-        assert heard.get(timeout=DEADLINE) == ("down", SPACE.alive("alice", 1))
+        assert heard.get(timeout=DEADLINE) == ("down", TOPICS.alive("alice", 1))
     finally:
         second.close()
         first.close()

@@ -33,7 +33,7 @@ LEASE = 2.0  # seconds; Zenoh's own is 10
 LONGEST_PAUSE = 5.0  # seconds; a round takes some hundredths, on processors that others use too
 PACE = 0.02  # seconds between two rounds
 RUN = "0f" * 16
-SPACE = Topics(RUN)
+TOPICS = Topics(RUN)
 SCHEMA = Schema.of({"w": np.zeros(2, np.float32)})
 EXPECTED = Expected(bytes.fromhex(RUN), SCHEMA, "none", message_bytes(SCHEMA, "none"))
 NAMES = ("ada", "bob", "cleo", "dan")
@@ -89,27 +89,27 @@ class Agent:
         numbers = {NAMES[each]: each for each in self.near}
         self.inbox, self.refusals = Inbox(self.near, clock), Refusals(self.name)
         self.session = session_of(listen, connect, LEASE)
-        self.intake = Receiver(
-            number, self.inbox, EXPECTED, SPACE, numbers, frozenset(self.near), SCHEDULE, 0, self.refusals
+        self.receiver = Receiver(
+            number, self.inbox, EXPECTED, TOPICS, numbers, frozenset(self.near), SCHEDULE, 0, self.refusals
         )
         for name in numbers:
-            self.session.subscribe(SPACE.message(name, 0), self.intake.receive, lossless=False)
-            self.session.watch_tokens(SPACE.alive(name), self.intake.appeared, self.intake.gone)
-        key = SPACE.message(self.name, 0)
-        outbox = SendQueue(
+            self.session.subscribe(TOPICS.message(name, 0), self.receiver.receive, lossless=False)
+            self.session.watch_tokens(TOPICS.alive(name), self.receiver.appeared, self.receiver.gone)
+        key = TOPICS.message(self.name, 0)
+        send_queue = SendQueue(
             SenderIdentity(number, bytes.fromhex(RUN), 1, SCHEMA, "none"),
             [self.session.publisher(key, lossless=False)],
-            in_step=False,
+            lockstep=False,
         )
-        post = NetworkTransport(
-            outbox, LINKS, number, SCHEDULE, 0, self.intake.present, self.join, lambda: self.withdraw()
+        transport = NetworkTransport(
+            send_queue, LINKS, number, SCHEDULE, 0, self.receiver.present, self.join, lambda: self.withdraw()
         )
-        self.peer = Peer(neighbourhood, Drift(number), self.inbox, post, clock, SCHEDULE, None)
+        self.peer = Peer(neighbourhood, Drift(number), self.inbox, transport, clock, SCHEDULE, None)
         self.place, self.ended = np.zeros(2, np.float32), []
         self.thread = threading.Thread(target=self.live, daemon=True)
 
     def join(self):
-        self.withdraw = self.session.declare_token(SPACE.alive(self.name, 1))
+        self.withdraw = self.session.declare_token(TOPICS.alive(self.name, 1))
 
     def live(self):
         self.peer.run(self.place, 0, 10**9, self, self.report)
@@ -177,7 +177,7 @@ def test_halves_drift_apart_and_meet_again_and_nobody_stops(ring):
     for agent in agents:
         agent.thread.start()
     wait_for(
-        lambda: all(agent.intake.last().keys() == set(agent.near) for agent in agents), "not all are heard"
+        lambda: all(agent.receiver.last().keys() == set(agent.near) for agent in agents), "not all are heard"
     )
     rounds_more(agents, 100, "agents do not go on")
     before = distance_of(agents)
@@ -185,7 +185,7 @@ def test_halves_drift_apart_and_meet_again_and_nobody_stops(ring):
     proxy.cut(crossing, "stall")
     cut_at = time.monotonic()
     wait_for(
-        lambda: all(agent.intake.present() == set(agent.near) - across(agent) for agent in agents),
+        lambda: all(agent.receiver.present() == set(agent.near) - across(agent) for agent in agents),
         "neighbours across are not known to be gone, or others are",
     )
     assert time.monotonic() - cut_at > LEASE / 2  # by the lease, as nothing was closed
@@ -193,15 +193,17 @@ def test_halves_drift_apart_and_meet_again_and_nobody_stops(ring):
     rounds_more(agents, 20, "agents do not go on alone")
     apart = distance_of(agents)
     versions = {
-        (agent, each): agent.intake.last()[each].version for agent in agents for each in across(agent)
+        (agent, each): agent.receiver.last()[each].version for agent in agents for each in across(agent)
     }
 
     proxy.heal()
-    wait_for(lambda: all(agent.intake.present() == set(agent.near) for agent in agents), "not all come back")
+    wait_for(
+        lambda: all(agent.receiver.present() == set(agent.near) for agent in agents), "not all come back"
+    )
     wait_for(lambda: distance_of(agents) < apart / 3, "halves do not meet again")
     rounds_more(agents, 20, "agents do not go on together")
     for (agent, each), version in versions.items():
-        assert agent.intake.last()[each].version > version
+        assert agent.receiver.last()[each].version > version
     longest = max(late - early for agent in agents for early, late in pairwise(agent.ended))
     assert longest < LONGEST_PAUSE
     assert [agent.refusals.counts() for agent in agents] == [{}] * len(agents)
@@ -218,23 +220,23 @@ def test_a_neighbour_is_gone_by_the_lease_or_at_once_and_joins_again(how, lease,
     endpoint = local_addresses(("ada",), tls=False)["ada"]
     inbox = Inbox([1], MonotonicClock())
     numbers = {"bob": 1}
-    intake = Receiver(0, inbox, EXPECTED, SPACE, numbers, frozenset([1]), SCHEDULE, 0, Refusals("ada"))
+    receiver = Receiver(0, inbox, EXPECTED, TOPICS, numbers, frozenset([1]), SCHEDULE, 0, Refusals("ada"))
     with Proxy({("bob", "ada"): address_of(endpoint)}) as proxy:
         ada = session_of(endpoint, (), lease)
         bob = session_of(None, [f"tcp/127.0.0.1:{proxy.port(('bob', 'ada'))}"], lease)
         try:
-            ada.watch_tokens(SPACE.alive("bob"), intake.appeared, intake.gone)
-            withdraw = bob.declare_token(SPACE.alive("bob", 1))
+            ada.watch_tokens(TOPICS.alive("bob"), receiver.appeared, receiver.gone)
+            withdraw = bob.declare_token(TOPICS.alive("bob", 1))
             wait_for(lambda: not inbox.look().left.any(), "bob does not come")
             proxy.cut([("bob", "ada")], how)
             began = time.monotonic()
             wait_for(lambda: inbox.look().left.all(), "ada does not know that bob is gone")
             assert least < time.monotonic() - began < most
-            assert intake.present() == frozenset()
+            assert receiver.present() == frozenset()
             proxy.heal()
             wait_for(lambda: not inbox.look().left.any(), "bob does not come back")
             assert inbox.look().present.all()
-            assert intake.present() == {1}
+            assert receiver.present() == {1}
             assert proxy.traffic(("bob", "ada"))["connections"] >= 2
             withdraw()
             wait_for(lambda: inbox.look().left.all(), "bob does not leave")

@@ -14,8 +14,6 @@ import numpy as np
 
 from benchmarks.network.station import Place, Station, parameters
 from benchmarks.network.together import Start
-from gossamer.network.refusals import Refusals
-from gossamer.network.zenoh_log import ZenohLog
 from gossamer.runtimes.clock import MonotonicClock
 from gossamer.runtimes.inbox import Envelope, Held, Inbox
 from gossamer.runtimes.peer import Neighbourhood, Peer, Transport, Update
@@ -78,16 +76,15 @@ def live(agent: Agent, start: Start) -> Lived:
     if agent.alone:
         number = agent.place.number
         links = Links.of((np.eye(len(agent.place.fleet.names)),))
-        return _run(agent, Neighbourhood.of(links, number), Meters(), NoPost(), start)
+        return _run(agent, Neighbourhood.of(links, number), Meters(), NoTransport(), start)
     meters = Meters()
     neighbourhood = Neighbourhood.of(agent.place.links, agent.place.number)
-    with ZenohLog(Refusals(agent.place.name)):  # as the agents of a fleet read it
-        station = Station(agent.place, inbox := MeteredInbox(neighbourhood.senders, meters))
-        try:
-            station.wait_for_all(COME_SECONDS)
-            lived = _run(agent, neighbourhood, meters, station.post, start, inbox)
-        finally:
-            station.close()
+    station = Station(agent.place, inbox := MeteredInbox(neighbourhood.senders, meters))
+    try:
+        station.wait_for_all(COME_SECONDS)
+        lived = _run(agent, neighbourhood, meters, station.transport, start, inbox)
+    finally:
+        station.close()
     return lived._replace(refused=station.refusals.counts())
 
 
@@ -192,24 +189,24 @@ class MeteredInbox(Inbox):
             return super().take(choose, upto)
 
 
-class MeteredPost:
-    """Times another post."""
+class MeteredTransport:
+    """Times another transport."""
 
-    def __init__(self, post: Transport, meters: Meters):
-        self._post, self._meters = post, meters
+    def __init__(self, transport: Transport, meters: Meters):
+        self._transport, self._meters = transport, meters
         self.sent = 0
 
     def send(self, envelope: Envelope) -> tuple[int, int]:
         with self._meters.sending:
-            sent, lost = self._post.send(envelope)
+            sent, lost = self._transport.send(envelope)
         self.sent += sent
         return sent, lost
 
     def leave(self, agent: int) -> None:
-        self._post.leave(agent)
+        self._transport.leave(agent)
 
 
-class NoPost:
+class NoTransport:
     """That of an agent without peers."""
 
     def send(self, envelope: Envelope) -> tuple[int, int]:
@@ -233,12 +230,12 @@ def _run(
     agent: Agent,
     neighbourhood: Neighbourhood,
     meters: Meters,
-    post: Transport,
+    transport: Transport,
     start: Start,
     inbox: MeteredInbox | None = None,
 ) -> Lived:
     inbox = inbox or MeteredInbox((), meters)
-    metered, part = MeteredPost(post, meters), BusyPart(Work(agent.steps), meters)
+    metered, part = MeteredTransport(transport, meters), BusyPart(Work(agent.steps), meters)
     diary = _Diary(agent, meters, metered, inbox)
     peer = Peer(
         neighbourhood,
@@ -264,8 +261,8 @@ def _run(
 class _Diary:
     """Notes every round once it is warm."""
 
-    def __init__(self, agent: Agent, meters: Meters, post: MeteredPost, inbox: MeteredInbox):
-        self._agent, self._meters, self._post, self._inbox = agent, meters, post, inbox
+    def __init__(self, agent: Agent, meters: Meters, transport: MeteredTransport, inbox: MeteredInbox):
+        self._agent, self._meters, self._transport, self._inbox = agent, meters, transport, inbox
         self._rows: list[Row] = []
 
     def note(self, update: Update, learner: Any) -> None:
@@ -300,7 +297,7 @@ class _Diary:
         return Lived(self._rows, sent - first_sent, received - first_received, used, {})
 
     def _counted(self) -> tuple[int, int, Threads | None]:
-        return self._post.sent, self._inbox.received, threads_used()
+        return self._transport.sent, self._inbox.received, threads_used()
 
 
 def threads_used() -> Threads | None:

@@ -98,7 +98,7 @@ class Station:
         schema, run = Schema.of(parameters(place.size)), bytes.fromhex(fleet.run)
         self.refusals = Refusals(place.name)
         self.session = Session(network_config(place))
-        self.intake = Receiver(
+        self.receiver = Receiver(
             number,
             inbox,
             Expected(run, schema, "none", place.message_bytes),
@@ -110,18 +110,18 @@ class Station:
             self.refusals,
         )
         incarnation, key = time.time_ns(), fleet.space.message(place.name, 0)
-        self.outbox = SendQueue(
+        self.send_queue = SendQueue(
             SenderIdentity(number, run, incarnation, schema, "none"),
             [self.session.publisher(key, lossless=schedule.in_step)],
             schedule.in_step,
         )
         for name in place.neighbours:
             if fleet.number(name) in heard:
-                self.session.subscribe(fleet.space.message(name, 0), self.intake.receive, schedule.in_step)
-            self.session.watch_tokens(fleet.space.alive(name), self.intake.appeared, self.intake.gone)
+                self.session.subscribe(fleet.space.message(name, 0), self.receiver.receive, schedule.in_step)
+            self.session.watch_tokens(fleet.space.alive(name), self.receiver.appeared, self.receiver.gone)
         withdraw = self.session.declare_token(fleet.space.alive(place.name, incarnation))
-        self.post = NetworkTransport(
-            self.outbox, links, number, schedule, 0, self.intake.present, lambda: None, withdraw
+        self.transport = NetworkTransport(
+            self.send_queue, links, number, schedule, 0, self.receiver.present, lambda: None, withdraw
         )
 
     def wait_for_all(self, seconds: float) -> None:
@@ -130,7 +130,7 @@ class Station:
         Raises:
             RuntimeError: some are not in time.
         """
-        missing = self.intake.wait_for_all(time.monotonic() + seconds, lambda: False)
+        missing = self.receiver.wait_for_all(time.monotonic() + seconds, lambda: False)
         if missing:
             raise RuntimeError(
                 f"agents {sorted(missing)} did not come; refused were {self.refusals.counts()}"
@@ -138,5 +138,5 @@ class Station:
 
     def close(self) -> None:
         """Leave the network."""
-        self.outbox.silence()
+        self.send_queue.silence()
         self.session.close()

@@ -113,7 +113,7 @@ def _send_as_agent(end: End, start: Start) -> Streamed:
         return _send_all(
             end,
             start,
-            lambda version: station.post.send(Envelope(number, version, time.monotonic(), message)),
+            lambda version: station.transport.send(Envelope(number, version, time.monotonic(), message)),
         )
 
 

@@ -221,7 +221,7 @@ def _be_agent(place: Place, station: Station, inbox: Inbox, stops: _Stops) -> No
         neighbourhood,
         _Still(),
         inbox,
-        station.post,
+        station.transport,
         clock,
         schedule,
         AdaptiveTimeout(),

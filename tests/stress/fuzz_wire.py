@@ -45,7 +45,7 @@ SLACK = (
 NARROW, WIDE = 4, 4096
 RUN = bytes(range(16))
 ACCEPTED = "accepted"
-REASONS = frozenset(Reason) - {Reason.sender, Reason.incarnation, Reason.replayed}
+REASONS = frozenset(Reason) - {Reason.sender, Reason.stale}  # those are the receiver's
 TRACED = 20_000  # inputs
 BLOCK = 1 << 16
 

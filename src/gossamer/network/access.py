@@ -1,7 +1,7 @@
-"""Who may connect to an agent, and what it may say then: Zenoh's configuration, from a few choices of ours.
+"""Zenoh's configuration for an agent: who may connect to it, and what each peer may send.
 
-Nothing here opens a connection. In doubt it refuses: without certificates nothing leaves this machine unless that is
-asked for in as many words, and with certificates nothing is ever sent or heard in plaintext.
+The defaults are closed: without certificates, nothing leaves this machine unless ``insecure`` is set; with them,
+nothing is sent or received in plaintext.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from gossamer.network.topics import Topics
 
 @dataclass(frozen=True)
 class Credentials:
-    """Paths of the files by which an agent knows others and they know it.
+    """Paths of an agent's certificate and key, and of the authority's certificate.
 
     Example:
         >>> Credentials("keys/authority.pem", "keys/ada.pem", "keys/ada.key").key
@@ -30,29 +30,29 @@ class Credentials:
 
     @classmethod
     def of(cls, files: KeyFiles) -> "Credentials":
-        """Those that ``gossamer.network.credentials.check`` has found in order."""
+        """Credentials from files that ``gossamer.network.credentials.check`` has accepted."""
         return cls(*(str(path.absolute()) for path in files))
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who takes part in a run, by the names of their certificates.
+    """The participants of a run, by the names in their certificates.
 
     Raises:
-        InputError: a run that is not 32 hexadecimal digits in lower case, a bad or repeated name, an agent named as an
-            observer or the other way round, or a name of its own that is not among them.
+        InputError: If the run is not 32 hexadecimal digits in lower case, a name is invalid or repeated, an agent has
+            an observer's name or the other way round, or ``name`` is not a participant.
 
     Example:
         >>> Access("0" * 32, "ada", agents=("ada", "bob"), observers=("bob",))
         Traceback (most recent call last):
-        gossamer.errors.InputError: observers has 'bob'; their names begin with 'observer-'
+        gossamer.errors.InputError: observers has 'bob'; their names must begin with 'observer-'
     """
 
     run: str
     name: str
-    """Whose configuration this is: an agent, or an observer."""
+    """The agent or observer that is configured."""
     agents: tuple[str, ...]
-    """All agents of the run, itself too if it is one; with others it never talks."""
+    """Agents that it communicates with, itself included if it is one."""
     observers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -60,19 +60,17 @@ class Access:
         for name in self.agents:
             require_name("agents", name)
             if name.startswith(OBSERVER):
-                raise InputError(f"agents has {name!r}; names that begin with {OBSERVER!r} are of observers")
+                raise InputError(f"agents has {name!r}; names that begin with {OBSERVER!r} are for observers")
         for name in self.observers:
             require_name("observers", name)
             if not name.startswith(OBSERVER):
-                raise InputError(f"observers has {name!r}; their names begin with {OBSERVER!r}")
-        everybody = (*self.agents, *self.observers)
-        repeated = sorted({name for name in everybody if everybody.count(name) > 1})
+                raise InputError(f"observers has {name!r}; their names must begin with {OBSERVER!r}")
+        names = (*self.agents, *self.observers)
+        repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise InputError(
-                f"{', '.join(repeated)} is named twice; each agent and observer has a name of its own"
-            )
-        if self.name not in everybody:
-            raise InputError(f"name is {self.name!r}; it must be one of {', '.join(everybody)}")
+            raise InputError(f"{', '.join(repeated)} is named twice; names must be unique")
+        if self.name not in names:
+            raise InputError(f"name is {self.name!r}; it must be one of {', '.join(names)}")
 
 
 def zenoh_config(
@@ -83,23 +81,24 @@ def zenoh_config(
     insecure: bool = False,
     largest_message: int = 1 << 30,
 ) -> dict[str, Any]:
-    """Zenoh's configuration: a value for each key that is set.
+    """Build Zenoh's configuration: a value for each key that differs from Zenoh's default.
 
-    With credentials all links are TLS 1.3, both ends show certificates of one authority, and each end accepts from the
-    other what is the other's own: messages, liveliness, replies. Without them nothing of that can be known.
+    With credentials, all links are mutual TLS 1.3 with certificates of one authority, and each end accepts from the
+    other only what is the other's own: its messages, liveliness tokens and replies. Without them, peers are not
+    authenticated.
 
     Args:
-        listen: endpoints ``tls/HOST:PORT``, or ``tcp/HOST:PORT`` without credentials; port 0 is any free one.
-        connect: endpoints to keep connecting to until it succeeds, and again when a connection is lost.
+        listen: endpoints ``tls/HOST:PORT``, or ``tcp/HOST:PORT`` without credentials; port 0 is any free port.
+        connect: endpoints to connect to; retried until it succeeds, and when a connection is lost.
         credentials: certificates, or None for plaintext.
-        access: who takes part; needed with credentials, and not looked at without.
+        access: the participants; required with credentials, unused without.
         insecure: whether plaintext may leave this machine.
-        largest_message: in bytes, >= 1. Of a larger one nothing is kept if it comes in several fragments, that is if it
-            has more than 64 KiB; whoever receives must check smaller limits.
+        largest_message: in bytes, >= 1. Zenoh applies it to messages that arrive in fragments (above 64 KiB); the
+            receiver must check smaller limits itself.
 
     Raises:
-        InputError: endpoints that do not fit, plaintext to other machines that was not asked for, credentials
-            without access or together with ``insecure``, or a message size below 1.
+        InputError: If an endpoint is invalid, plaintext would leave this machine without ``insecure``, credentials are
+            given without ``access`` or with ``insecure``, or ``largest_message`` is below 1.
 
     Example:
         >>> config = zenoh_config(["tcp/127.0.0.1:0"], [], None, None)
@@ -118,9 +117,9 @@ def zenoh_config(
     if credentials is None:
         return config
     if insecure:
-        raise InputError("insecure is for agents without certificates; leave it out, or the certificates")
+        raise InputError("insecure is for agents without certificates; give one or the other")
     if access is None:
-        raise InputError("access is missing; with certificates it must be said whose are accepted")
+        raise InputError("access is missing; with certificates, give the names that are accepted")
     tls = {
         "root_ca_certificate": credentials.authority,
         "listen_certificate": credentials.certificate,
@@ -135,34 +134,34 @@ def zenoh_config(
 
 
 def access_control(access: Access) -> dict[str, Any]:
-    """Rules by which Zenoh drops what is not the sender's own to say; what no rule allows is dropped.
+    """Build Zenoh's access rules: each name may send only under its own topics, and the default is to deny.
 
-    Who has connected is known by the name in its certificate, not by anything that it says. Zenoh also trusts all
-    public authorities where it connects; they sign names of domains, which have a dot and so are in no rule.
+    A peer is identified by the name in its certificate. When connecting, Zenoh also trusts all public authorities; they
+    certify domain names, which contain a dot and therefore match no rule.
 
     Example:
         >>> rules = access_control(Access("0" * 32, "ada", ("ada", "bob")))
         >>> [policy["subjects"] for policy in rules["policies"]]
         [['ada'], ['bob']]
     """
-    space = Topics(access.run)
-    # Only what is its own goes out. Else it would pass on what a neighbour says that connects as a client, and others
-    # would take that for its own words.
-    said = _words(access.name, "egress", space) if access.name in access.agents else []
+    topics = Topics(access.run)
+    # Restrict egress too: if a neighbour connects as a Zenoh client, its messages would be routed on from here, and
+    # others would attribute them to this agent.
+    own = _own_rules(access.name, "egress", topics) if access.name in access.agents else []
     ask = [_rule("agents ask", ["ingress", "egress"], _ASKING + _WATCHING, [f"gossamer/{access.run}/**"])]
-    look = [
-        _rule("observers ask", ["ingress"], ["query"], [space.status(), space.newest()]),
-        _rule("observers watch", ["ingress"], _WATCHING, [space.alive("*")]),
+    observe = [
+        _rule("observers ask", ["ingress"], ["query"], [topics.status(), topics.newest()]),
+        _rule("observers watch", ["ingress"], _WATCHING, [topics.alive("*")]),
     ]
-    rules, policies = [*said, *ask, *look], []
-    # Its own name too: another process may have begun to speak for the agent.
+    rules, policies = [*own, *ask, *observe], []
+    # Including its own name: another process of the same agent may be running.
     for name in access.agents:
-        heard = _words(name, "ingress", space)
-        rules += heard
-        policies.append(_policy(name, [*said, *ask, *heard]))
-    # Messages are put, and observers get parameters only where they ask.
-    shown = [rule for rule in said if "put" not in rule["messages"]]
-    policies += [_policy(name, [*shown, *look]) for name in access.observers]
+        theirs = _own_rules(name, "ingress", topics)
+        rules += theirs
+        policies.append(_policy(name, [*own, *ask, *theirs]))
+    # Observers see tokens and get answers, but no published parameters.
+    shown = [rule for rule in own if "put" not in rule["messages"]]
+    policies += [_policy(name, [*shown, *observe]) for name in access.observers]
     subjects = [{"id": policy["subjects"][0], "cert_common_names": policy["subjects"]} for policy in policies]
     return {
         "enabled": True,
@@ -173,18 +172,18 @@ def access_control(access: Access) -> dict[str, Any]:
     }
 
 
-# In Zenoh's words. A delete is in none of them.
+# Zenoh's names of message types. None of the rules contains "delete".
 _ASKING = ["declare_subscriber", "query"]
 _WATCHING = ["liveliness_query", "declare_liveliness_subscriber"]
 
 
-def _words(name: str, flow: str, space: Topics) -> list[dict[str, Any]]:
-    """What only one agent may say."""
-    messages = space.message(name, 0).rpartition("/")[0] + "/*"  # of all phases
-    answers = [space.status(name), space.newest(name)]
+def _own_rules(name: str, flow: str, topics: Topics) -> list[dict[str, Any]]:
+    """Rules for what only this agent may send."""
+    messages = topics.message(name, 0).rpartition("/")[0] + "/*"  # of all phases
+    answers = [topics.status(name), topics.newest(name)]
     return [
         _rule(f"messages of {name}, {flow}", [flow], ["put"], [messages]),
-        _rule(f"life of {name}, {flow}", [flow], ["liveliness_token"], [space.alive(name)]),
+        _rule(f"life of {name}, {flow}", [flow], ["liveliness_token"], [topics.alive(name)]),
         _rule(f"answers of {name}, {flow}", [flow], ["declare_queryable", "reply"], answers),
     ]
 
@@ -202,33 +201,33 @@ def _common(
 ) -> dict[str, Any]:
     return {
         "mode": "peer",
-        # Said even if empty: by default Zenoh listens to the whole network, and looks for others there.
+        # Set even if empty: by default Zenoh listens on all interfaces and searches the network for peers.
         "listen/endpoints": list(listen),
         "connect/endpoints": list(connect),
         "connect/timeout_ms": -1,
         "connect/exit_on_failure": False,
         "connect/retry": {"period_init_ms": 100, "period_max_ms": 1000, "period_increase_factor": 2},
-        # An agent begins although its neighbours are not there yet.
+        # An agent starts even if its neighbours are absent.
         "open/return_conditions/connect_scouted": False,
         "scouting/multicast/enabled": False,
-        # Who talks to whom is the graph's business: nobody is connected to because a neighbour knows the address.
+        # The graph decides who connects to whom, not addresses that neighbours pass on.
         "scouting/gossip/autoconnect": [],
         "adminspace/enabled": False,
         "transport/link/protocols": [protocol],
-        # One link for each peer: what it may say is decided once, by the certificate of its first link.
+        # One link per peer: Zenoh determines a peer's permissions once, from the certificate of its first link.
         "transport/unicast/max_links": 1,
-        # Batches of 64 KiB that may wait to be written, as many as Zenoh takes; each is allocated when it is needed.
-        # Of only 2, as by default, a large message has two threads wake each other for every batch.
+        # Batches of 64 KiB in the send buffer, Zenoh's maximum; each is allocated when needed. With the default of 2,
+        # two threads wake each other for every batch of a large message.
         "transport/link/tx/queue/size/data": 16,
-        # A fragmented message has its key and the like around its payload.
-        "transport/link/rx/max_message_size": largest_message + _AROUND,
-        # A neighbour on the same machine could change a message after it was checked, and a killed process leaves its
-        # segments behind.
+        # A fragmented message contains its key and other fields beside the payload.
+        "transport/link/rx/max_message_size": largest_message + _OVERHEAD,
+        # With shared memory, a neighbour on this machine could change a message after its check, and a killed process
+        # would leave segments behind.
         "transport/shared_memory/enabled": False,
     }
 
 
-_AROUND = 4096
+_OVERHEAD = 4096  # bytes
 
 
 class _Endpoint(NamedTuple):
@@ -241,23 +240,23 @@ def _require_endpoint(what: str, text: str, protocol: str, insecure: bool) -> No
     endpoint = _parse(what, text)
     if endpoint.protocol != protocol and protocol == "tls":
         raise InputError(
-            f"{what} has {text!r}, which is plaintext; with certificates all endpoints must begin with tls/"
+            f"{what} has {text!r}, which is plaintext; with certificates, all endpoints must begin with tls/"
         )
     if endpoint.protocol != protocol:
         raise InputError(
-            f"{what} has {text!r}, for which certificates are needed; give them, or tcp/HOST:PORT"
+            f"{what} has {text!r}, which requires certificates; give certificates, or an endpoint tcp/HOST:PORT"
         )
     if protocol == "tcp" and not insecure and not _is_loopback(endpoint.host):
         which = "which other machines can reach" if what == "listen" else "which is another machine"
         raise InputError(
-            f"{what} has {text!r}, {which}, without certificates; give certificates, or a loopback address "
-            "such as 127.0.0.1, or say that it may be insecure"
+            f"{what} has {text!r}, {which}, without certificates; give certificates, a loopback address such as "
+            "127.0.0.1, or insecure"
         )
     if what == "connect" and not endpoint.port:
         raise InputError(f"connect has {text!r}; its port must be between 1 and 65535")
     if what == "connect" and protocol == "tls" and ":" in endpoint.host:
         raise InputError(
-            f"connect has {text!r}, but Zenoh verifies no certificate by an IPv6 address; give a host name instead"
+            f"connect has {text!r}, but Zenoh cannot verify a certificate for an IPv6 address; give a host name"
         )
 
 
@@ -270,7 +269,7 @@ def _parse(what: str, text: str) -> _Endpoint:
     port = int(match["port"])
     if port > 65535:
         raise InputError(f"{what} has {text!r}; its port must be at most 65535")
-    # Zenoh takes options over the configuration: one of them switches the check of certificates off.
+    # Options in an endpoint override the configuration; one of them disables the verification of certificates.
     _require_options(what, text, metadata, ("prio", "rel"))
     _require_options(what, text, options, ("bind", "dscp", "iface", "so_rcvbuf", "so_sndbuf"))
     return _Endpoint(match["protocol"], match["literal"] or match["name"], port)
@@ -285,12 +284,13 @@ def _require_options(what: str, text: str, options: str, known: Sequence[str]) -
     names = [option.partition("=")[0] for option in options.split(";")] if options else []
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"{what} has {text!r} with {unknown[0]!r}; there it accepts {', '.join(known)} only")
+        raise InputError(
+            f"{what} has {text!r} with the option {unknown[0]!r}; accepted options are {', '.join(known)}"
+        )
 
 
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        # What any other name stands for is decided by whoever answers for names.
-        return host == "localhost"
+        return host == "localhost"  # name servers decide what other names resolve to

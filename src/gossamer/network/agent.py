@@ -78,7 +78,6 @@ def run_member(
     folder: Path,
     stop: Stop,
     reporter: Reporter | None = None,
-    refusals: Refusals | None = None,
 ) -> Path:
     """Be one agent, from joining to leaving; goes on where the folder's newest checkpoint stands.
 
@@ -88,7 +87,6 @@ def run_member(
         folder: where its metrics and checkpoints are, or will be.
         stop: asks it to save itself and leave.
         reporter: shows progress; nothing is shown by default.
-        refusals: counts what is refused; what Zenoh itself refuses is counted by whoever reads its log.
 
     Returns:
         ``folder``.
@@ -104,7 +102,7 @@ def run_member(
     membership.fleet.require_agents(experiment.agents)
     require_memory_of_one(experiment, parts, membership.number)
     line = _line_of(parts, membership)
-    refusals, reporter = refusals or Refusals(membership.name), reporter or Silent()
+    refusals, reporter = Refusals(membership.name), reporter or Silent()
     with (
         persistent_cache(),
         _Agent(experiment, parts, membership, line, folder, stop, reporter, refusals) as agent,

@@ -8,8 +8,6 @@ from gossamer.experiment import Experiment
 from gossamer.network.agent import run_member
 from gossamer.network.compression import Compression
 from gossamer.network.membership import Beginning, Fleet, Membership, default_names, read_fleet
-from gossamer.network.refusals import Refusals
-from gossamer.network.zenoh_log import ZenohLog
 from gossamer.runs.progress import Reporter
 from gossamer.runtimes.build import build
 from gossamer.system.signals import stop_requests
@@ -61,9 +59,8 @@ def be_agent(experiment: Experiment, device: Device, out: Path, reporter: Report
             f"seeds is {experiment.seeds}; an agent is part of one seed, give seeds 1 and a seed"
         )
     membership = membership_of(device, experiment)
-    refusals = Refusals(device.name)
-    with stop_requests() as stop, ZenohLog(refusals):
-        return run_member(experiment, membership, out, stop, reporter, refusals)
+    with stop_requests() as stop:
+        return run_member(experiment, membership, out, stop, reporter)
 
 
 def membership_of(device: Device, experiment: Experiment) -> Membership:

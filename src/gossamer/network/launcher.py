@@ -25,8 +25,6 @@ from gossamer.network.compression import Compression
 from gossamer.network.credentials import create_authority, issue, require_cryptography
 from gossamer.network.membership import Fleet, Membership, default_names
 from gossamer.network.merge import gather
-from gossamer.network.refusals import Refusals
-from gossamer.network.zenoh_log import ZenohLog
 from gossamer.runs import checkpoints
 from gossamer.runs.description import load_experiment
 from gossamer.runs.folder import create_run, provenance, read_config, read_last_row, replace_config
@@ -438,10 +436,8 @@ def _be_agent(experiment: Experiment, membership: Membership, folder: Path, core
     with stop_requests() as stop:
         _write_output_to(folder.parent / f"{membership.name}.log")
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        refusals = Refusals(membership.name)
         try:
-            with ZenohLog(refusals):
-                run_member(experiment, membership, folder, stop, refusals=refusals)
+            run_member(experiment, membership, folder, stop)
         except (Interrupted, Replaced) as end:
             logging.getLogger(__name__).info("%s", end)
             sys.exit(130)

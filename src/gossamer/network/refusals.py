@@ -1,6 +1,6 @@
-"""What an agent has refused, counted by reason and by whom.
+"""Counts of the messages that an agent has refused, by reason and sender.
 
-Counting decides nothing: whatever is counted here was refused before.
+Counting only informs: the message was refused before it is counted here.
 """
 
 import logging
@@ -11,20 +11,20 @@ _log = logging.getLogger(__name__)
 
 
 class Refusals:
-    """Counts what was refused, and writes the first, second, fourth, eighth, ... of each kind to the log.
+    """Thread-safe counters that log the first, second, fourth, eighth, ... refusal of each kind.
 
-    Safe for any number of threads. Beyond a thousand different ones all the rest are counted as of "others", so that
-    nobody can fill the memory by changing names.
+    Beyond a thousand pairs of reason and sender, further senders are counted as "others", so that changing names cannot
+    fill the memory.
 
     Args:
-        agent: whose they are, for the log.
+        agent: name of the agent that refuses, for the log.
 
     Example:
         >>> refusals = Refusals("ada")
         >>> for _ in range(3):
-        ...     refusals.refuse("checksum", "bob", "damaged on its way")
+        ...     refusals.refuse("stale", "bob", "the version is 3; 4 was received before")
         >>> refusals.counts()
-        {'checksum': {'bob': 3}}
+        {'stale': {'bob': 3}}
     """
 
     def __init__(self, agent: str = "this agent"):
@@ -32,37 +32,37 @@ class Refusals:
         self._lock = threading.Lock()
         self._times: Counter[tuple[str, str]] = Counter()
 
-    def refuse(self, reason: str, who: str, detail: str = "") -> None:
-        """One more.
+    def refuse(self, reason: str, sender: str, detail: str = "") -> None:
+        """Count one refusal.
 
         Args:
-            reason: one of a few words.
-            who: an agent's name, or an address.
-            detail: goes to the log only.
+            reason: one of a small fixed set.
+            sender: name that the message came under.
+            detail: for the log only.
         """
         with self._lock:
-            if len(self._times) >= _MOST and (reason, who) not in self._times:
-                who = "others"
-            self._times[reason, who] += 1
-            times = self._times[reason, who]
+            if len(self._times) >= _MOST_PAIRS and (reason, sender) not in self._times:
+                sender = "others"
+            self._times[reason, sender] += 1
+            times = self._times[reason, sender]
         if times & (times - 1) == 0:
-            said = printable(f": {detail}" if detail else "")
+            shown = printable(f": {detail}" if detail else "")
             _log.warning(
-                "%s refused %s (%s, %d times so far)%s", self._agent, printable(who), reason, times, said
+                "%s refused %s (%s, %d times so far)%s", self._agent, printable(sender), reason, times, shown
             )
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How often, by reason and then by whom."""
+        """Number of refusals by reason, then by sender."""
         with self._lock:
             known = dict(self._times)
         counts: dict[str, dict[str, int]] = {}
-        for (reason, who), times in sorted(known.items()):
-            counts.setdefault(str(reason), {})[who] = times
+        for (reason, sender), times in sorted(known.items()):
+            counts.setdefault(str(reason), {})[sender] = times
         return counts
 
 
 def printable(text: str) -> str:
-    r"""What others have chosen, so that it cannot look like lines of a log, fill it, or steer a terminal.
+    r"""Escape and shorten text chosen by others, so that it cannot forge log lines, fill a log, or control a terminal.
 
     Example:
         >>> printable("a name\nand a line")
@@ -72,5 +72,5 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in short)
 
 
-_MOST = 1000
-_LONGEST = 500
+_MOST_PAIRS = 1000
+_LONGEST = 500  # characters

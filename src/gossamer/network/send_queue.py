@@ -1,6 +1,6 @@
-"""How one agent's messages leave it: handed to a thread, so that learning never waits for the network.
+"""The outgoing half of an agent's transport: a thread encodes and publishes, so that learning never waits.
 
-Who hears them, and what becomes of them there, is not known here.
+Which agents subscribe, and what they do with a message, is not known here.
 """
 
 import logging
@@ -26,50 +26,50 @@ _log = logging.getLogger(__name__)
 
 @runtime_checkable
 class Publisher(Protocol):
-    """Where bytes go out."""
+    """Publishes under one topic."""
 
     def put(self, data: bytes) -> None:
-        """Hand them over; it may wait, or lose them."""
+        """Hand a message to the network; it may block or drop it."""
         ...
 
 
 @dataclass(frozen=True)
 class SenderIdentity:
-    """Whose messages these are, and how they are written."""
+    """What the headers of an agent's messages have in common, and how the messages are encoded."""
 
     agent: int
     run: bytes
-    """Whose population, 16 bytes."""
+    """Identifier of the run, 16 bytes."""
     incarnation: int
-    """Number of this process among those that have spoken for the agent."""
+    """Number of this process among those of the agent."""
     schema: Schema
     compression: Compression
 
 
 class SendQueue:
-    """Writes and publishes messages one after the other, in a thread of its own.
+    """Encodes and publishes messages one after another, in a thread of its own.
 
     Args:
-        voice: whose they are.
+        identity: the sender.
         publishers: one for each phase of the graph.
-        in_step: whether every message goes out, and a farewell at the end; else a newer one takes the place of one that
-            waits, and of a farewell there is none, which would take the place of the last message.
+        lockstep: whether every message is sent, and a farewell at the end. Otherwise a newer message replaces one that
+            waits, and no farewell is sent, since it would replace the last message.
     """
 
-    def __init__(self, voice: SenderIdentity, publishers: Sequence[Publisher], in_step: bool):
-        self._voice, self._publishers, self._in_step = voice, publishers, in_step
-        self._compressor = Compressor(voice.compression, voice.schema)
+    def __init__(self, identity: SenderIdentity, publishers: Sequence[Publisher], lockstep: bool):
+        self._identity, self._publishers, self._lockstep = identity, publishers, lockstep
+        self._compressor = Compressor(identity.compression, identity.schema)
         self._changed = threading.Condition()
-        self._waiting: deque[Envelope] = deque(maxlen=None if in_step else 1)
+        self._waiting: deque[Envelope] = deque(maxlen=None if lockstep else 1)
         self._busy, self._closed = False, False
         self._version, self._newest = 0, None
         self._failed = 0
         self.busy_seconds = 0.0
-        self._thread = threading.Thread(target=self._run, daemon=True, name="outbox")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="send queue")
         self._thread.start()
 
     def put(self, envelope: Envelope) -> bool:
-        """Leave a message to be sent; False if it took the place of one that had not gone out."""
+        """Enqueue a message; False if it replaced one that had not been sent, or the queue is closed."""
         with self._changed:
             if self._closed:
                 return False
@@ -80,26 +80,26 @@ class SendQueue:
 
     @property
     def waiting(self) -> int:
-        """Messages that have not been taken up yet."""
+        """Number of messages that the thread has not taken yet."""
         with self._changed:
             return len(self._waiting)
 
     @property
     def failed(self) -> int:
-        """Messages so far that could not be written or handed over, and that nobody hears."""
+        """Number of messages so far that could not be encoded or published."""
         with self._changed:
             return self._failed
 
     def newest(self) -> bytes | None:
-        """The message that was sent last, as it was sent."""
+        """The last message that was sent, encoded."""
         with self._changed:
             return self._newest
 
     def close(self, seconds: float) -> None:
-        """Send what waits, then say farewell if in step.
+        """Send what waits, then in lockstep a farewell.
 
         Args:
-            seconds: how long that may take.
+            seconds: timeout for what waits.
         """
         with self._changed:
             if self._closed:
@@ -109,34 +109,33 @@ class SendQueue:
             self._waiting.clear()
             self._changed.notify_all()
         if not sent:
-            _log.warning("the last messages of agent %d did not go out in %g s", self._voice.agent, seconds)
+            _log.warning(
+                "agent %d could not send its last messages within %g s", self._identity.agent, seconds
+            )
             return
         self._thread.join()
-        if self._in_step:
-            self._say_farewell()
+        if self._lockstep:
+            header = self._header(Kind.farewell, self._version)
+            farewell = encode(header, self._identity.schema, self._identity.compression)
+            for publisher in self._publishers:
+                publisher.put(farewell)
 
     def silence(self) -> None:
-        """Send nothing more, no farewell either: another process speaks for the agent."""
+        """Drop what waits and send nothing more, not even a farewell: another process has the agent's name."""
         with self._changed:
             self._closed = True
             self._waiting.clear()
             self._changed.notify_all()
 
-    def _say_farewell(self) -> None:
-        header = self._header(Kind.farewell, self._version)
-        farewell = encode(header, self._voice.schema, self._voice.compression)
-        for publisher in self._publishers:
-            publisher.put(farewell)
-
     def _run(self) -> None:
         while (envelope := self._next()) is not None:
             try:
                 self._publish(envelope)
-            except Exception as error:  # a message that cannot be sent must not end those after it
+            except Exception as error:  # a message that cannot be sent must not stop the later ones
                 self._count_failure(envelope, error)
 
     def _count_failure(self, envelope: Envelope, error: Exception) -> None:
-        """One more; the first, second, fourth, eighth, ... is said."""
+        """Count a failure; log the first, second, fourth, eighth, ..."""
         with self._changed:
             self._failed += 1
             times = self._failed
@@ -144,10 +143,10 @@ class SendQueue:
             _log.warning(
                 "update %d of agent %d was not sent (%d so far were not): %s",
                 envelope.version,
-                self._voice.agent,
+                self._identity.agent,
                 times,
                 error,
-                exc_info=not isinstance(error, InputError),  # whose sentence says all
+                exc_info=not isinstance(error, InputError),  # whose message suffices
             )
 
     def _next(self) -> Envelope | None:
@@ -162,37 +161,37 @@ class SendQueue:
 
     def _publish(self, envelope: Envelope) -> None:
         began = time.thread_time()
-        voice = self._voice
-        parts = self._compressor.compress(voice.schema.leaves(envelope.message))
+        identity = self._identity
+        parts = self._compressor.compress(identity.schema.leaves(envelope.message))
         header = self._header(Kind.parameters, envelope.version)
-        data = encode(header, voice.schema, voice.compression, parts)
+        data = encode(header, identity.schema, identity.compression, parts)
         self._publishers[(envelope.version - 1) % len(self._publishers)].put(data)
         with self._changed:
             self._version, self._newest = envelope.version, data
         self.busy_seconds += time.thread_time() - began
 
     def _header(self, kind: Kind, version: int) -> Header:
-        voice = self._voice
-        return Header(kind, voice.run, voice.agent, voice.incarnation, version, time.time())
+        identity = self._identity
+        return Header(kind, identity.run, identity.agent, identity.incarnation, version, time.time())
 
 
 class NetworkTransport:
-    """Sends an agent's messages to those of its out-peers that are there.
+    """Sends an agent's messages to those of its out-peers that are present.
 
     Args:
-        outbox: of the agent.
-        links: who hears whom.
-        agent: whose messages they are.
+        send_queue: that of the agent.
+        links: the graph.
+        agent: number of the sending agent.
         schedule: how often links fail.
-        seed: of which messages they lose.
-        present: the neighbours that are there.
-        join: shows that the agent is there, and waits for others where it must; called before the first message.
-        leave: withdraws that.
+        seed: determines which messages the links lose.
+        present: returns the neighbours that are present.
+        join: announces the agent, in lockstep waiting for its neighbours; called before the first message.
+        leave: withdraws the announcement.
     """
 
     def __init__(
         self,
-        outbox: SendQueue,
+        send_queue: SendQueue,
         links: Links,
         agent: int,
         schedule: Schedule,
@@ -201,43 +200,43 @@ class NetworkTransport:
         join: Callable[[], None],
         leave: Callable[[], None],
     ):
-        self._outbox, self._agent = outbox, agent
+        self._send_queue, self._agent = send_queue, agent
         edges = np.flatnonzero(links.sender == agent)
-        # Of each phase, once for all: a round must not pay for it.
+        # Computed once for each phase, not in every round.
         self._receivers = [
             sorted(set(links.receiver[edges[weight > 0]].tolist())) for weight in links.weight[:, edges]
         ]
         self._schedule, self._seed, self._present = schedule, seed, present
         self._join, self._leave = join, leave
         self._joined = False
-        self._failures = 0  # of the outbox that have been reported
+        self._failures = 0  # of the send queue, as far as reported
 
     def send(self, envelope: Envelope) -> tuple[int, int]:
-        """Leave a message to be sent: how many hear it, and how many of them it is lost to.
+        """Enqueue a message; return its number of receivers, and how many of them lose it.
 
-        An earlier one that could not be sent is known of only now, and counts as this one's loss.
+        An earlier message that could not be sent is known only now, and is counted as a loss of this one.
         """
         if not self._joined:
             self._joined = True
             self._join()
         present = self._present()
-        hearing = self._receivers[(envelope.version - 1) % len(self._receivers)]
-        receivers = [each for each in hearing if each in present]
+        out_peers = self._receivers[(envelope.version - 1) % len(self._receivers)]
+        receivers = [each for each in out_peers if each in present]
         fails = link_fails(
             self._schedule, self._seed, self._agent, np.array(receivers, np.int64), envelope.version
         )
         lost = int(np.sum(fails))
-        # Last: from here on the outbox's thread wants the interpreter's lock, and has it as soon as this one lets go.
-        kept = self._outbox.put(envelope)
-        failed = self._outbox.failed > self._failures
+        # Last, because the queue's thread competes for the interpreter's lock from here on.
+        kept = self._send_queue.put(envelope)
+        failed = self._send_queue.failed > self._failures
         self._failures += failed
-        # A message that is overtaken before it goes out is lost to everybody.
+        # If this message replaced an unsent one, that one's loss is counted here.
         return len(receivers), lost if kept and not failed else len(receivers)
 
     def leave(self, agent: int) -> None:
-        """Send what waits, in step a farewell too, and be there no more."""
-        del agent  # there is only one
-        self._outbox.close(_LEAVING_SECONDS)
+        """Send what waits, in lockstep a farewell too, and withdraw the announcement."""
+        del agent  # the protocol is for many agents; here there is one
+        self._send_queue.close(_LEAVING_SECONDS)
         self._leave()
 
 

@@ -1,6 +1,6 @@
-"""A session of Eclipse Zenoh: publishers, subscribers, tokens and questions. Nothing here knows what bytes mean.
+"""A session of Eclipse Zenoh: publishers, subscribers, liveliness tokens and queries. Payloads are opaque bytes here.
 
-This is the one file that imports zenoh, beside the reading of its log.
+No other module imports zenoh.
 """
 
 import json
@@ -17,11 +17,11 @@ except ModuleNotFoundError as missing:
         "the network needs eclipse-zenoh; install it with: pip install 'gossamer[network]'"
     ) from missing
 
-Receive: TypeAlias = Callable[[str, bytes], None]  # the key and the bytes
+Receive: TypeAlias = Callable[[str, bytes], None]  # topic and payload
 
 
 class Publisher:
-    """What one agent says under one key.
+    """Publishes under one topic.
 
     Args:
         publisher: Zenoh's.
@@ -31,26 +31,31 @@ class Publisher:
         self._publisher = publisher
 
     def put(self, data: bytes) -> None:
-        """Hand bytes to the network. Where it is congested they wait or are lost, as the publisher was told to."""
+        """Hand a message to the network. Under congestion it blocks or is dropped, as chosen for this publisher."""
         self._publisher.put(data)
 
     @property
     def is_heard(self) -> bool:
-        """Whether anybody subscribes to the key."""
+        """Whether the topic has a subscriber."""
         return bool(self._publisher.matching_status.matching)
 
 
 class Session:
-    """A place on the network, until it is closed.
+    """A connection to the network, until it is closed.
+
+    Zenoh logs to the standard output: its errors, or what the variable RUST_LOG selects.
 
     Args:
         config: Zenoh's configuration, a value for each key.
 
     Raises:
-        InputError: Zenoh does not take the configuration, or cannot listen where it says.
+        InputError: If Zenoh rejects the configuration, or cannot listen at an endpoint.
     """
 
     def __init__(self, config: Mapping[str, Any]):
+        # Only the first call in a process has an effect. Warnings are left out: Zenoh writes one for each connection
+        # that it refuses, so that anyone could fill a disk.
+        zenoh.init_log_from_env_or("error")
         settings = zenoh.Config()
         try:
             for key, value in config.items():
@@ -62,11 +67,11 @@ class Session:
         self._threads: list[threading.Thread] = []
 
     def publisher(self, key: str, lossless: bool) -> Publisher:
-        """A publisher that drops what cannot go out, or waits.
+        """Declare a publisher.
 
         Args:
-            key: what is spoken under.
-            lossless: whether ``put`` waits where the network is congested.
+            key: its topic.
+            lossless: whether ``put`` blocks under congestion; otherwise it drops the message.
         """
         congestion = zenoh.CongestionControl.BLOCK if lossless else zenoh.CongestionControl.DROP
         declared = self._session.declare_publisher(key, congestion_control=congestion)
@@ -74,60 +79,66 @@ class Session:
         return Publisher(declared)
 
     def subscribe(self, key: str, receive: Receive, lossless: bool) -> None:
-        """Call ``receive`` with what is said under a key, in a thread of its own.
+        """Call ``receive`` with each message of a topic, in a thread of its own.
 
         Args:
-            key: what is listened to.
+            key: the topic.
             receive: must not raise.
-            lossless: keep all that comes until it is received; else only the newest, which overwrites the one before.
+            lossless: whether all messages are kept until ``receive`` takes them; otherwise only the newest.
         """
         handler = zenoh.handlers.FifoChannel(_MOST_WAITING) if lossless else zenoh.handlers.RingChannel(1)
         subscriber = self._session.declare_subscriber(key, handler)
         self._declared.append(subscriber)
-        thread = threading.Thread(target=_pump, args=(subscriber, receive), daemon=True, name=f"hears {key}")
+        thread = threading.Thread(
+            target=_pump, args=(subscriber, receive), daemon=True, name=f"receive {key}"
+        )
         self._threads.append(thread)
         thread.start()
 
     def declare_token(self, key: str) -> Callable[[], None]:
-        """Show a key to all who watch, as long as this process lives; what is returned withdraws it."""
+        """Declare a liveliness token, visible while this process lives.
+
+        Returns:
+            A function that withdraws the token; so does its garbage collection, so it must be kept.
+        """
         token = self._session.liveliness().declare_token(key)
         return token.undeclare
 
     def watch_tokens(self, key: str, appeared: Callable[[str], None], gone: Callable[[str], None]) -> None:
-        """Be told of tokens that match a key, those included that were there before."""
+        """Call back for each token that matches a key, including those that exist already."""
 
-        def heard(sample: Any) -> None:
+        def notify(sample: Any) -> None:
             (appeared if sample.kind == zenoh.SampleKind.PUT else gone)(str(sample.key_expr))
 
-        self._declared.append(self._session.liveliness().declare_subscriber(key, heard, history=True))
+        self._declared.append(self._session.liveliness().declare_subscriber(key, notify, history=True))
 
     def tokens(self, key: str, seconds: float) -> list[str]:
-        """The tokens that match a key now.
+        """Tokens that match a key now.
 
         Args:
-            key: what they must match.
-            seconds: how long answers are waited for.
+            key: may have wildcards.
+            seconds: timeout of the query.
         """
         replies = self._session.liveliness().get(key, timeout=seconds)
         return [str(reply.ok.key_expr) for reply in replies if reply.ok is not None]
 
     def answer(self, key: str, reply: Callable[[], bytes | None]) -> None:
-        """Answer whoever asks under a key; with nothing where ``reply()`` is None."""
+        """Answer queries for a key with ``reply()``, or with nothing if that is None."""
 
-        def asked(query: Any) -> None:
+        def handle(query: Any) -> None:
             with query:
                 data = reply()
                 if data is not None:
                     query.reply(key, data)
 
-        self._declared.append(self._session.declare_queryable(key, asked))
+        self._declared.append(self._session.declare_queryable(key, handle))
 
     def ask(self, key: str, seconds: float) -> dict[str, bytes]:
-        """What everybody answers who answers under a key, by key.
+        """Query all that answer for a key; return their answers by key.
 
         Args:
-            key: what is asked for; may have wildcards.
-            seconds: how long answers are waited for.
+            key: may have wildcards.
+            seconds: timeout of the query.
         """
         replies = self._session.get(
             key, target=zenoh.QueryTarget.ALL, consolidation=zenoh.ConsolidationMode.NONE, timeout=seconds
@@ -136,21 +147,18 @@ class Session:
 
     def close(self) -> None:
         """Leave the network."""
-        self._session.close()  # withdraws all that was declared, and ends the waiting of those that listen
+        self._session.close()  # also undeclares everything, which ends the subscribers' threads
         for thread in self._threads:
             thread.join()
 
 
 def _pump(subscriber: Any, receive: Receive) -> None:
-    """Until the session is closed, which ends the wait with an error."""
     while True:
         try:
             sample = subscriber.recv()
-        except zenoh.ZError:
+        except zenoh.ZError:  # the session is closed
             return
         receive(str(sample.key_expr), bytes(sample.payload))
 
 
-_MOST_WAITING = (
-    256  # messages of one sender that a receiver in step keeps; more would have to wait on the link
-)
+_MOST_WAITING = 256  # messages of one sender that a lossless subscriber keeps; further ones block the link

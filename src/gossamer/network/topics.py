@@ -1,4 +1,4 @@
-"""Where on the network each agent of a run speaks: key expressions, one part for each thing it says."""
+"""Zenoh key expressions of a run: one topic for each agent and each kind of message."""
 
 import re
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ _RUN = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Topics:
-    """The keys of one run.
+    """The topics of one run.
 
     Raises:
-        InputError: ``run`` is not 32 hexadecimal digits.
+        InputError: If ``run`` is not 32 hexadecimal digits in lower case.
 
     Example:
-        >>> space = Topics("00" * 16)
-        >>> space.message("robot-7", 0)[-17:], space.alive("robot-7", 3)[-15:]
+        >>> topics = Topics("00" * 16)
+        >>> topics.message("robot-7", 0)[-17:], topics.alive("robot-7", 3)[-15:]
         ('message/robot-7/0', 'alive/robot-7/3')
-        >>> space.said_by(space.alive("robot-7", 3))
+        >>> topics.said_by(topics.alive("robot-7", 3))
         ('robot-7', 3)
     """
 
@@ -27,25 +27,25 @@ class Topics:
 
     def __post_init__(self) -> None:
         if not _RUN.fullmatch(self.run):
-            raise InputError(f"run is {self.run!r}; it must be 32 hexadecimal digits")
+            raise InputError(f"run is {self.run!r}; it must be 32 hexadecimal digits in lower case")
 
     def message(self, name: str, phase: int) -> str:
-        """What an agent sends to those that hear it in a phase of the graph."""
+        """Topic of an agent's messages to its out-peers in one phase of the graph."""
         return f"gossamer/{self.run}/message/{name}/{phase}"
 
     def alive(self, name: str, incarnation: int | str = "*") -> str:
-        """The token of a process that lives; by default those of all processes of a name, which may be ``*``."""
+        """Liveliness token of one process of an agent; by default of all its processes. The name may be ``*``."""
         return f"gossamer/{self.run}/alive/{name}/{incarnation}"
 
     def status(self, name: str = "*") -> str:
-        """Where an agent answers how it is; by default where all do."""
+        """Topic under which an agent answers with its status; by default that of all agents."""
         return f"gossamer/{self.run}/status/{name}"
 
     def newest(self, name: str = "*") -> str:
-        """Where an agent answers with its newest message; by default where all do."""
+        """Topic under which an agent answers with its newest message; by default that of all agents."""
         return f"gossamer/{self.run}/newest/{name}"
 
     def said_by(self, key: str) -> tuple[str, int]:
-        """Name and number at the end of a key of a message (its phase) or a token (its incarnation)."""
+        """Name and number at the end of a message's topic (its phase) or of a token (its incarnation)."""
         _, _, _, name, number = key.split("/")
         return name, int(number)

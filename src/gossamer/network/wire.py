@@ -1,25 +1,26 @@
-"""Messages as bytes: a header that says what is sent by whom, and the numbers. All other bytes are refused.
+"""The wire format: a header that identifies a message, followed by raw numbers.
 
-Bytes come from anybody. They are looked at and never run: there is no pickle, and no type, shape or length is believed
-because a message says so. Who may speak under a name, and what was heard before, is decided where messages arrive.
+Bytes may come from anyone. They are parsed and never executed: there is no pickle, and a type, shape or length that a
+message declares is compared with what the run expects before it is used. Whether a sender may use a name, and whether
+a message is new, is decided by the receiver.
 
-The header is 88 bytes, little-endian, so that what follows it is aligned:
+The header has 88 bytes, little-endian, so that the numbers behind it are aligned:
 
     bytes    field
     0-3      "GSMR"
-    4-5      protocol, 1
-    6        type of the leaves: 1 float32, 2 float64, 3 float16, 4 bfloat16, 0 where they differ or there are none
+    4-5      version of the format, 1
+    6        type of the leaves: 1 float32, 2 float64, 3 float16, 4 bfloat16, 0 if they differ or there are none
     7        compression: 0 none, 1 float16, 2 bfloat16, 3 int8
     8        kind: 1 parameters, 2 farewell
     9-15     reserved, 0
     16-31    run
     32-47    digest of the schema
     48-55    incarnation
-    56-63    version
+    56-63    version of the parameters
     64-71    seconds since 1970, float64
-    72-79    length of what follows the header, in bytes
+    72-79    length of the payload (what follows the header), in bytes
     80-83    sender
-    84-87    lower half of XXH3-64 of all the header before it, four zeros, and what follows the header
+    84-87    lower half of XXH3-64 over the header up to here, four zeros, and the payload
 """
 
 import enum
@@ -53,62 +54,44 @@ RUN_BYTES = 16
 
 
 class Kind(enum.IntEnum):
-    """What a message is."""
+    """Kinds of messages."""
 
     parameters = 1
-    """The parameters of its sender."""
+    """The sender's parameters."""
     farewell = 2
-    """Nothing more will come; no numbers follow the header."""
+    """The sender's last message; it has no payload."""
 
 
 class Reason(enum.StrEnum):
-    """Why a message was refused; the last three are for those who know what came before."""
+    """Why a message was refused; the detail of ``Refused`` says which check failed."""
 
-    oversized = "oversized"
-    """More bytes than are ever looked at."""
-    truncated = "truncated"
-    """Fewer bytes than a header has, or than it declares."""
     not_ours = "not_ours"
-    """It does not begin as our messages do."""
-    protocol = "protocol"
-    """Another version of this format."""
-    length = "length"
-    """More bytes than the header declares, or not as many as the schema and the compression take."""
-    checksum = "checksum"
-    """Damaged on its way."""
-    run = "run"
-    """Of another run."""
-    kind = "kind"
-    """Of a kind that does not exist."""
+    """Not an intact message of this run: other first bytes, checksum or run, or a header that no sender writes."""
+    version = "version"
+    """Another version of the wire format."""
     schema = "schema"
-    """Of other leaves."""
-    dtype = "dtype"
-    """Of leaves of another type."""
-    compression = "compression"
-    """Compressed otherwise."""
-    out_of_range = "out_of_range"
-    """A field of the header that no sender gives: version, time, or what is reserved."""
-    not_finite = "not_finite"
-    """A value is NaN or infinite, or the scale of values is one that no sender gives."""
+    """Leaves of another structure, type or compression."""
+    size = "size"
+    """Above the limit, or not as long as the header declares or the schema requires."""
     sender = "sender"
-    """Not from whom it says."""
-    incarnation = "incarnation"
-    """From a process that another one has replaced."""
-    replayed = "replayed"
-    """Heard before, or older than what was heard."""
+    """The header names another agent than the topic; only a receiver can tell."""
+    stale = "stale"
+    """From a process that was replaced, or not newer than what was received; only a receiver can tell."""
+    not_finite = "not_finite"
+    """A value is NaN or infinite, or the scale of an int8 leaf is one that no sender writes."""
 
 
 class Refused(Exception):
-    """A message that is not used.
+    """A message that must not be used.
 
     Args:
-        reason: the kind of fault.
-        detail: one sentence: what was found, and what was expected.
+        reason: the category, for counting.
+        detail: what was found and what was expected, for the log.
 
     Example:
-        >>> raise Refused(Reason.run, "the run is 00; it must be 01")
+        >>> raise Refused(Reason.not_ours, "the run is 00; it must be 01")
         Traceback (most recent call last):
-        gossamer.network.wire.Refused: run: the run is 00; it must be 01
+        gossamer.network.wire.Refused: not_ours: the run is 00; it must be 01
     """
 
     def __init__(self, reason: Reason, detail: str):
@@ -121,15 +104,15 @@ class Refused(Exception):
 
 
 class Header(NamedTuple):
-    """What a message says of itself."""
+    """What a message declares about itself."""
 
     kind: Kind
     run: bytes
-    """Whose population, 16 bytes."""
+    """Identifier of the run, 16 bytes."""
     sender: int
     """Number of the agent, in [0, 2³²)."""
     incarnation: int
-    """Number of the process that speaks for the agent, in [0, 2⁶⁴): one that comes later has a higher one."""
+    """Number of the agent's process, in [0, 2⁶⁴); higher for a later process."""
     version: int
     """Updates that the sender had made, in [0, 2⁶³); at least 1 with parameters."""
     sent_at: float
@@ -138,11 +121,11 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True)
 class Expected:
-    """The messages of a run: all others are refused.
+    """What ``decode`` accepts; everything else is refused.
 
     Raises:
-        InputError: ``run`` is not 16 bytes long, the schema has leaves that the compression does not take, or ``limit``
-            is below the length of the messages that are expected.
+        InputError: If ``run`` is not 16 bytes long, the compression does not support the schema's leaves, or ``limit``
+            is smaller than a message of this schema.
 
     Example:
         >>> schema = Schema.of({"w": np.zeros((2, 3), np.float32)})
@@ -154,7 +137,7 @@ class Expected:
     schema: Schema
     compression: Compression
     limit: int
-    """Largest message that is looked at, header included, in bytes."""
+    """Largest accepted message, header included, in bytes."""
 
     def __post_init__(self) -> None:
         _require_run(self.run)
@@ -163,7 +146,7 @@ class Expected:
 
     @cached_property
     def payload(self) -> int:
-        """Length of what follows the header of a message with parameters, in bytes."""
+        """Length of the payload of a message with parameters, in bytes."""
         return payload_bytes(self.schema, self.compression)
 
 
@@ -171,7 +154,7 @@ def message_bytes(schema: Schema, compression: Compression) -> int:
     """Exact length of a message with parameters, header included, in bytes.
 
     Raises:
-        InputError: the schema has leaves that the compression does not take.
+        InputError: If the compression does not support the schema's leaves.
 
     Example:
         >>> message_bytes(Schema.of(np.zeros(10, np.float32)), "int8")
@@ -183,17 +166,17 @@ def message_bytes(schema: Schema, compression: Compression) -> int:
 def encode(
     header: Header, schema: Schema, compression: Compression, parts: Sequence[memoryview] = ()
 ) -> bytes:
-    """A message. The bytes of header and leaves are allocated once.
+    """Serialise a message, copying the payload once.
 
     Args:
-        header: what it says of itself.
-        schema: of the run's messages; a farewell names it too.
-        compression: of the run's messages.
-        parts: what ``Compressor(compression, schema).compress`` gave; nothing with a farewell.
+        header: what the message declares about itself.
+        schema: that of the run; a farewell carries its digest too.
+        compression: that of the run.
+        parts: result of ``Compressor(compression, schema).compress``; empty for a farewell.
 
     Raises:
-        InputError: a field of the header out of its range, or parts that are not as long as the schema, the compression
-            and the kind take.
+        InputError: If a field of the header is out of range, or the parts do not have the length that the schema, the
+            compression and the kind require.
 
     Example:
         >>> from gossamer.network.compression import Compressor
@@ -205,10 +188,10 @@ def encode(
         [array([[1., 1., 1.], [1., 1., 1.]], dtype=float32)]
     """
     _require_header(header)
-    length, due = sum(part.nbytes for part in parts), _length_of(header.kind, schema, compression)
-    if length != due:
+    length, required = sum(part.nbytes for part in parts), _length_of(header.kind, schema, compression)
+    if length != required:
         raise InputError(
-            f"parts hold {length} bytes; a message of kind {header.kind.name} holds {due} of them"
+            f"parts hold {length} bytes; a message of kind {header.kind.name} holds {required} of them"
         )
     fields = _Fields(
         magic=MAGIC,
@@ -231,36 +214,34 @@ def encode(
 
 
 def decode(data: bytes | memoryview, expected: Expected) -> tuple[Header, list[np.ndarray]]:
-    """What a message says of itself, and its leaves, in the order of the schema; none of a farewell.
+    """Parse a message into its header and leaves, in the schema's order; a farewell has no leaves.
 
-    Its size is looked at before anything else, and all of it before the first array larger than its bytes is made.
+    The size is checked first, and all checks precede the first allocation that is larger than the message.
 
     Args:
-        data: any bytes. They must not change as long as the leaves are in use, which share their memory where they can.
-        expected: the messages that are accepted.
+        data: any bytes. They must not change while the leaves are in use, which share their memory where possible.
+        expected: what is accepted.
 
     Returns:
-        The header, and read-only arrays of the schema's shapes and types, all values of which are finite.
+        The header, and read-only arrays of the schema's shapes and types; all values are finite.
 
     Raises:
-        Refused: the message is not one that is expected. Nothing else is raised for any bytes.
+        Refused: If the message is not as expected. No input raises anything else.
 
     Example:
         >>> expected = Expected(bytes(16), Schema.of(np.zeros(2, np.float32)), "none", limit=1000)
         >>> decode(b"What is this?", expected)
         Traceback (most recent call last):
-        gossamer.network.wire.Refused: truncated: the message has 13 bytes; its header alone has 88
+        gossamer.network.wire.Refused: size: the message has 13 bytes; its header alone has 88
     """
     size = memoryview(data).nbytes
     if size > expected.limit:
-        raise Refused(
-            Reason.oversized, f"the message has {size} bytes; at most {expected.limit} are accepted"
-        )
+        raise Refused(Reason.size, f"the message has {size} bytes; at most {expected.limit} are accepted")
     if size < _HEADER.size:
-        raise Refused(Reason.truncated, f"the message has {size} bytes; its header alone has {_HEADER.size}")
+        raise Refused(Reason.size, f"the message has {size} bytes; its header alone has {_HEADER.size}")
     view = memoryview(data).cast("B")
     fields = _Fields._make(_HEADER.unpack_from(view))
-    _refuse_foreign(fields)
+    _refuse_other_format(fields)
     _refuse_wrong_length(fields, size - _HEADER.size, expected)
     _refuse_damaged(fields, view)
     _refuse_unexpected(fields, expected)
@@ -276,7 +257,7 @@ def decode(data: bytes | memoryview, expected: Expected) -> tuple[Header, list[n
 
 
 class _Fields(NamedTuple):
-    """The header as it stands in the bytes; whatever it says."""
+    """The header as it was sent, before any check."""
 
     magic: bytes
     protocol: int
@@ -299,11 +280,11 @@ _CHECKSUM = struct.Struct("<I")
 _RESERVED = bytes(7)
 _MIXED = 0
 _DTYPE_CODES = {dtype: code for code, dtype in enumerate(DTYPES.values(), start=_MIXED + 1)}
-_VERSIONS = 2**63  # those that an int64 can count
+_VERSIONS = 2**63  # so that an int64 can hold every version
 
 
 def _checksum(*pieces: bytes | memoryview) -> int:
-    """Against damage, not against forgery. A CRC-32 takes nearly twenty times as long."""
+    """Detect damage, not forgery. A CRC-32 takes nearly twenty times as long."""
     digest = xxhash.xxh3_64()
     for piece in pieces:
         digest.update(piece)
@@ -336,26 +317,25 @@ def _require_header(header: Header) -> None:
     require_non_negative("sent_at", header.sent_at)
 
 
-def _refuse_foreign(fields: _Fields) -> None:
+def _refuse_other_format(fields: _Fields) -> None:
     if fields.magic != MAGIC:
         raise Refused(Reason.not_ours, f"the message begins with {fields.magic!r}; it must be {MAGIC!r}")
     if fields.protocol != PROTOCOL:
-        raise Refused(Reason.protocol, f"the protocol is {fields.protocol}; it must be {PROTOCOL}")
+        raise Refused(
+            Reason.version, f"the version of the format is {fields.protocol}; it must be {PROTOCOL}"
+        )
 
 
 def _refuse_wrong_length(fields: _Fields, actual: int, expected: Expected) -> None:
     if actual != fields.length:
-        raise Refused(
-            Reason.truncated if actual < fields.length else Reason.length,
-            f"{actual} bytes follow the header; it declares {fields.length}",
-        )
-    due = _length_due(fields, expected)
-    if due is not None and actual != due:
-        raise Refused(Reason.length, f"{actual} bytes follow the header; they must be {due}")
+        raise Refused(Reason.size, f"{actual} bytes follow the header; it declares {fields.length}")
+    required = _required_length(fields, expected)
+    if required is not None and actual != required:
+        raise Refused(Reason.size, f"{actual} bytes follow the header; they must be {required}")
 
 
-def _length_due(fields: _Fields, expected: Expected) -> int | None:
-    """What the schema and the compression take, if they are ours: others are refused later, and by their name."""
+def _required_length(fields: _Fields, expected: Expected) -> int | None:
+    """Payload length that schema and compression require; None if they are not ours, which a later check reports."""
     if fields.kind == Kind.farewell:
         return 0
     ours = fields.schema == expected.schema.digest and fields.compression == COMPRESSIONS.index(
@@ -368,40 +348,43 @@ def _refuse_damaged(fields: _Fields, view: memoryview) -> None:
     checksum = _checksum(view[: _HEADER.size - _CHECKSUM.size], bytes(_CHECKSUM.size), view[_HEADER.size :])
     if fields.checksum != checksum:
         raise Refused(
-            Reason.checksum, f"the checksum is {fields.checksum:08x}; that of the bytes is {checksum:08x}"
+            Reason.not_ours, f"the checksum is {fields.checksum:08x}; that of the bytes is {checksum:08x}"
         )
 
 
 def _refuse_unexpected(fields: _Fields, expected: Expected) -> None:
-    """A message may be sound, and not for us."""
+    """Refuse an intact message of another run, kind or schema."""
     if fields.run != expected.run:
-        raise Refused(Reason.run, f"the run is {fields.run.hex()}; it must be {expected.run.hex()}")
+        raise Refused(Reason.not_ours, f"the run is {fields.run.hex()}; it must be {expected.run.hex()}")
     if fields.kind not in tuple(Kind):
-        raise Refused(Reason.kind, f"the kind is {fields.kind}; it must be 1 (parameters) or 2 (farewell)")
+        raise Refused(
+            Reason.not_ours, f"the kind is {fields.kind}; it must be 1 (parameters) or 2 (farewell)"
+        )
     digest = expected.schema.digest
     if fields.schema != digest:
         raise Refused(Reason.schema, f"the schema is {fields.schema.hex()}; it must be {digest.hex()}")
     dtype = _dtype_code(expected.schema)
     if fields.dtype != dtype:
-        raise Refused(Reason.dtype, f"the type is number {fields.dtype}; it must be number {dtype}")
+        raise Refused(Reason.schema, f"the type is number {fields.dtype}; it must be number {dtype}")
     compression = COMPRESSIONS.index(expected.compression)
     if fields.compression != compression:
         raise Refused(
-            Reason.compression,
+            Reason.schema,
             f"the compression is number {fields.compression}; it must be number {compression}, "
             f"{expected.compression}",
         )
 
 
 def _refuse_out_of_range(fields: _Fields) -> None:
+    """Refuse an intact header that ``encode`` would not write."""
     if fields.reserved != _RESERVED:
-        raise Refused(Reason.out_of_range, f"reserved bytes are {fields.reserved.hex()}; they must be 0")
+        raise Refused(Reason.not_ours, f"reserved bytes are {fields.reserved.hex()}; they must be 0")
     least = _least_version(fields.kind)
     if not least <= fields.version < _VERSIONS:
         raise Refused(
-            Reason.out_of_range, f"the version is {fields.version}; it must lie in [{least}, 2**63)"
+            Reason.not_ours, f"the parameters' version is {fields.version}; it must be in [{least}, 2**63)"
         )
     if not 0 <= fields.sent_at < math.inf:
         raise Refused(
-            Reason.out_of_range, f"it was sent at {fields.sent_at}; that must be a finite number, 0 or above"
+            Reason.not_ours, f"it was sent at {fields.sent_at}; that must be a finite number, at least 0"
         )

@@ -20,8 +20,6 @@ from gossamer.network.launcher import KEYS
 from gossamer.network.membership import Membership
 from gossamer.network.mirror import Changes, Held, changes_of, take_over
 from gossamer.network.ray.connection import import_ray
-from gossamer.network.refusals import Refusals
-from gossamer.network.zenoh_log import ZenohLog
 from gossamer.system.signals import Interrupted, Stop
 
 _log = logging.getLogger(__name__)
@@ -163,10 +161,8 @@ class RemoteAgent:
     def _live(self, experiment: Experiment, membership: Membership) -> None:
         assert self._held is not None, "it was prepared"
         self._held.close()
-        refusals = Refusals(self._name)
         try:
-            with ZenohLog(refusals):
-                run_member(experiment, membership, self._folder, self._stop, refusals=refusals)
+            run_member(experiment, membership, self._folder, self._stop)
             self._state = "finished"
         except Interrupted as end:
             self._message, self._state = str(end), "stopped"
