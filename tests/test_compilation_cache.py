@@ -13,8 +13,8 @@ import pytest
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
-from gossamer.system import compilation_cache
 from gossamer.cli import main
+from gossamer.system import compilation_cache
 from gossamer.system.compilation_cache import (
     CacheWarning,
     cache_root,
