@@ -1,5 +1,8 @@
 """The consensus distance: how far the parameters of a population's agents are from their mean."""
 
+from functools import reduce
+from operator import add
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +35,6 @@ def consensus_distance(*groups: Message) -> Float[Array, ""]:
     for leaves in zip(*flat, strict=True):
         agents = sum(map(len, leaves))
         # A product with a vector and not ``mean``: XLA reduces a leading axis far more slowly on a CPU.
-        first, *more = (np.full(len(leaf), 1 / agents, leaf.dtype) @ leaf for leaf in leaves)
-        mean = sum(more, start=first)[None]
+        mean = reduce(add, (np.full(len(leaf), 1 / agents, leaf.dtype) @ leaf for leaf in leaves))[None]
         squared += sum(((leaf - mean) ** 2).sum() for leaf in leaves) / agents
     return jnp.sqrt(squared)

@@ -342,8 +342,9 @@ class AgentRuntime:
 
 
 def _at_round(done: int) -> Population:
-    """The runtime holds the rest."""
-    return Population((), (), (), np.int32(done))
+    """A population without the agent's state, which the runtime holds."""
+    number = jax.device_put(np.int32(done))
+    return Population(Learner((), (), number), (), (), number)
 
 
 _ASK_SECONDS = 2.0
