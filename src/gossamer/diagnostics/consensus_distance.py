@@ -5,7 +5,6 @@ from operator import add
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from gossamer.running_statistics import without_statistics
@@ -24,17 +23,14 @@ def consensus_distance(*groups: Message) -> Float[Array, ""]:
     Example:
         >>> float(consensus_distance({"w": jnp.array([[0.0], [2.0]])}))
         1.0
-        >>> float(consensus_distance({"w": np.zeros((1, 1))}, {"w": np.full((1, 1), 2.0)}))
+        >>> float(consensus_distance({"w": jnp.zeros((1, 1))}, {"w": jnp.full((1, 1), 2.0)}))
         1.0
     """
-    flat = [
-        [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(without_statistics(group))]
-        for group in groups
-    ]
     squared = 0.0
-    for leaves in zip(*flat, strict=True):
-        agents = sum(map(len, leaves))
+    for leaves in zip(*(jax.tree.leaves(without_statistics(group)) for group in groups), strict=True):
+        agents, numpy = sum(map(len, leaves)), leaves[0].__array_namespace__()
         # A product with a vector and not ``mean``: XLA reduces a leading axis far more slowly on a CPU.
-        mean = reduce(add, (np.full(len(leaf), 1 / agents, leaf.dtype) @ leaf for leaf in leaves))[None]
-        squared += sum(((leaf - mean) ** 2).sum() for leaf in leaves) / agents
+        shares = (numpy.full(len(leaf), 1 / agents, dtype=leaf.dtype) for leaf in leaves)
+        mean = reduce(add, (numpy.tensordot(*each, axes=1) for each in zip(shares, leaves, strict=True)))
+        squared += sum(((leaf - mean[None]) ** 2).sum() for leaf in leaves) / agents
     return jnp.sqrt(squared)
