@@ -74,7 +74,7 @@ def assert_as_recorded(run, name):
 
 
 def steady(rows, name):
-    """Without what a clock decides. In the recorded launch it also decided which messages a distance was measured from."""
+    """Without what a clock decides: in the recorded launch also which messages a distance was measured from."""
     clocked = {"time", "consensus_distance"} if name == "siac-launch" else {"time"}
     return [{key: value for key, value in row.items() if key not in clocked} for row in rows]
 
