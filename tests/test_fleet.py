@@ -487,6 +487,30 @@ def test_lines_are_of_the_same_rounds_wherever_an_agent_began(tmp_path, monkeypa
     assert steps[0] < steps[1:].min()
 
 
+def test_a_stop_within_a_line_loses_no_round(tmp_path, monkeypatch):
+    """The rounds since the last line are in the checkpoint, and the next line counts them."""
+    experiment = replace(pair(), rounds=10, record_every=5)
+    whole, parted = (tmp_path / name for name in ("whole", "parted"))
+    alone(experiment, whole)
+    stop, adapt = Stop(), Worker.adapt
+
+    def stop_in_round_7(self, learner, done):
+        stop.requested |= done == 6
+        return adapt(self, learner, done)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Worker, "adapt", stop_in_round_7)
+        with pytest.raises(Interrupted, match="stopped after round 7 of 10, saved as of round 7"):
+            alone(experiment, parted, stop)
+    assert last_round(parted) == 5
+    alone(experiment, parted)
+    for name in ("round", "env_steps", "episodes", "episodic_return", "messages"):
+        first, second = (
+            [row[name] for row in read_metrics(run / "metrics.jsonl")] for run in (whole, parted)
+        )
+        assert first == second
+
+
 def test_what_is_not_finite_is_not_saved(tmp_path, monkeypatch):
     """Also where no line of the metrics is due: it was stopped in the middle of one."""
     stop, adapt = Stop(), Worker.adapt
