@@ -26,7 +26,7 @@ from gossamer.experience import Episodes
 from gossamer.mixing import mix
 from gossamer.recipes import pendulum
 from gossamer.runs.folder import provenance
-from gossamer.runs.log import Timed, Totals, record_rows
+from gossamer.runs.metrics import Timed, Totals, record_rows
 from gossamer.runtimes.build import Parts, build, initial_population, tree_bytes
 from gossamer.runtimes.protocol import Report, Traffic
 from gossamer.runtimes.vectorised import Population, run_chunk

@@ -42,6 +42,7 @@ from matplotlib.lines import Line2D
 
 from benchmarks.control import machine
 from gossamer.analysis.pictures import colours, save_picture
+from gossamer.diagnostics.consensus_distance import consensus_distance
 from gossamer.environments import Acrobot
 from gossamer.experiment import Experiment
 from gossamer.mixing import uniform, weigh
@@ -49,7 +50,6 @@ from gossamer.recipes import cartpole_balance, gala_a2c, gala_pong
 from gossamer.runs.folder import provenance, write_json
 from gossamer.runtimes.build import build, initial_population
 from gossamer.runtimes.mailbox import Delivery, Mailbox, PushSumMailbox
-from gossamer.runtimes.vectorised import consensus_distance
 from gossamer.runtimes.workers import Worker
 from gossamer.schedules import Links, Rule, Schedule, Simulation, Wave
 from gossamer.topologies import named

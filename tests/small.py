@@ -1,5 +1,6 @@
 """Experiments and environments small enough for a test, shared by those that need them."""
 
+import signal
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from gossamer.environments import CartPoleBalance, CartPoleState, HostStep, Step, TaskSet
 from gossamer.experiment import Experiment
 from gossamer.recipes import cartpole_balance
+from gossamer.runs.progress import Silent
 from gossamer.types import Box
 
 
@@ -158,3 +160,15 @@ class _Simulators:
 
     def _chosen(self, which, new):
         return jax.tree.map(lambda x, y: jnp.where(jnp.asarray(which), x, y), new, self.states)
+
+
+class InterruptAfter(Silent):
+    """A reporter that sends this process a signal at a round, as Ctrl-C does."""
+
+    def __init__(self, round, number=signal.SIGINT):
+        self.round, self.number = round, number
+
+    def show(self, status):
+        if status.round >= self.round:
+            self.round = 10**9
+            signal.raise_signal(self.number)

@@ -402,8 +402,8 @@ def test_a_run_on_a_full_disk_says_how_to_go_on_and_does(capsys, tmp_path, monke
         status, _, err = call(capsys, *recipe(*flags))
     assert status == 1
     assert err == (
-        f"gossamer: {folder} cannot be written (No space left on device); the run stopped and what it saved is kept; "
-        f"when that is mended, go on with: gossamer train --resume {folder}\n"
+        f"gossamer: cannot write to {folder} (No space left on device); the run stopped and its last checkpoint is "
+        f"kept; resume with: gossamer train --resume {folder}\n"
     )
     assert call(capsys, "train", "--resume", folder)[0] == 0
     assert [row["round"] for row in read_metrics(folder / "metrics.jsonl")] == [1, 2, 3, 4]
@@ -465,7 +465,7 @@ def test_ctrl_c_in_another_process(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
-    assert f"go on with: gossamer train --resume {tmp_path / 'run'}" in err
+    assert f"resume with: gossamer train --resume {tmp_path / 'run'}" in err
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Agents as processes: they compute what the vectorised runtime does, and are saved, resumed, asked and gathered."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -24,12 +25,14 @@ from tests.stress import churn as churning
 
 from gossamer import cli
 from gossamer.algorithms import Impala
+from gossamer.diagnostics.consensus_distance import consensus_distance
 from gossamer.environments import Acrobot
 from gossamer.errors import InputError
 from gossamer.evaluation.evaluate import evaluate
 from gossamer.experience import Unrolls
 from gossamer.experiment import Experiment
-from gossamer.network.agent import Replaced, _Agent, load_membership, run_member, state_like
+from gossamer.network.agent import load_membership, run_member
+from gossamer.network.agent_runtime import AgentRuntime, Replaced
 from gossamer.network.answer import read_answer
 from gossamer.network.device import Device, be_agent, membership_of
 from gossamer.network.launcher import (
@@ -43,7 +46,7 @@ from gossamer.network.launcher import (
     resume_launch,
 )
 from gossamer.network.membership import Fleet, Membership, default_names, read_fleet
-from gossamer.network.merge import gather, merged_rows
+from gossamer.network.merge import gather
 from gossamer.network.session import Session
 from gossamer.network.status import ask, ask_run, table
 from gossamer.running_statistics import Moments
@@ -52,11 +55,11 @@ from gossamer.runs.checkpoints import Checkpoint
 from gossamer.runs.folder import create_run, read_last_row, read_metrics
 from gossamer.runs.lock import claimed
 from gossamer.runs.log import NonFiniteParameters
+from gossamer.runs.metrics import merged_rows
 from gossamer.runs.restore import restore_population
 from gossamer.runs.serialization import to_data
-from gossamer.runtimes.agent_step import spread_alone, squared_distance_to_mean
+from gossamer.runtimes.agent_step import spread_alone
 from gossamer.runtimes.build import build, initial_population, population_shape, tree_bytes
-from gossamer.runtimes.vectorised import consensus_distance
 from gossamer.runtimes.workers import Worker
 from gossamer.schedules import Schedule
 from gossamer.system.signals import Interrupted, Stop
@@ -221,7 +224,34 @@ FREE = Schedule("most_recent", staleness=None)
 
 
 def pair(**changes):
-    return few(agents=2, tasks=2, schedule=FREE, rounds=10**6, checkpoint_every=5, **changes)
+    return few(
+        **{"agents": 2, "tasks": 2, "schedule": FREE, "rounds": 10**6, "checkpoint_every": 5, **changes}
+    )
+
+
+def test_a_neighbour_that_is_ahead_does_not_change_what_lockstep_reports(tmp_path, monkeypatch):
+    """Agent 0 measures its distance once its neighbour's next message is there; agent 1 as soon as it can."""
+    experiment, report = pair(schedule=IN_STEP, rounds=5), AgentRuntime._report
+
+    def rows(title):
+        fleet = free_fleet(2, title)
+        agents = [Member(experiment, fleet, name, tmp_path / title / name) for name in fleet.names]
+        assert [agent.join() for agent in agents] == [None, None]
+        return [
+            [{**row, "time": None} for row in read_metrics(tmp_path / title / name / "metrics.jsonl")]
+            for name in fleet.names
+        ]
+
+    def report_late(self):
+        if self._number == 0 and self._done < experiment.rounds:
+            held = self._inbox.wait_for(lambda held: bool((held.version > self._done).all()), math.inf)
+            assert held.version.tolist() == [self._done + 1]
+        return report(self)
+
+    early = rows("early")
+    monkeypatch.setattr(AgentRuntime, "_report", report_late)
+    assert rows("late") == early
+    assert all(row["consensus_distance"] > 0 for agent in early for row in agent)
 
 
 def last_round(folder):
@@ -322,7 +352,8 @@ def test_a_graph_is_built_once_and_one_worker_tells_the_form_of_all(tmp_path, mo
     assert len(built) == 1
     begun, folders = [], [tmp_path / name for name in default_names(4)]
     fleet = Fleet.named("one by one", default_names(4))
-    state = tuple(state_like(experiment, build(experiment)))
+    runtime = AgentRuntime(experiment, build(experiment), 0)
+    state = jax.tree.map(lambda leaf: leaf[0], tuple(runtime.saved(runtime.start()))[:-1])
     for folder in folders:
         agent = Membership(fleet, folder.name, ()).data()
         create_run(folder, {"experiment": to_data(experiment), "agent": agent})
@@ -402,7 +433,9 @@ def test_an_agent_is_saved_from_its_first_moment_and_refuses_to_write_over_what_
     folder, stop = tmp_path / "agent", Stop()
     stop.requested = True
     experiment = pair()
-    with pytest.raises(Interrupted, match="stopped after round 0 of 1000000 and is saved as of round 0"):
+    with pytest.raises(
+        Interrupted, match="stopped after round 0 of 1000000, saved as of round 0; resume with: the same"
+    ):
         alone(experiment, folder, stop)
     assert checkpoints.rounds(folder / "checkpoints") == [0]
     finished = replace(experiment, rounds=5)
@@ -440,12 +473,42 @@ def test_agents_in_step_that_share_no_checkpoint_begin_again_and_others_go_back(
 def test_lines_are_of_the_same_rounds_wherever_an_agent_began(tmp_path, monkeypatch):
     """One that takes over round 37 writes of round 40, of three rounds, and then like all others."""
     experiment = replace(pair(), rounds=60, record_every=10, checkpoint_every=20)
-    monkeypatch.setattr(_Agent, "_begin", lambda self: setattr(self, "_done", 37))
+    join = AgentRuntime.join
+
+    def take_over(self):
+        self._done = 37
+        return join(self)
+
+    monkeypatch.setattr(AgentRuntime, "join", take_over)
     alone(experiment, tmp_path / "agent")
     rows = read_metrics(tmp_path / "agent" / "metrics.jsonl")
     assert [row["round"] for row in rows] == [40, 50, 60]
     steps = np.diff([0, *(row["env_steps"] for row in rows)])
     assert steps[0] < steps[1:].min()
+
+
+def test_a_stop_within_a_line_loses_no_round(tmp_path, monkeypatch):
+    """The rounds since the last line are in the checkpoint, and the next line counts them."""
+    experiment = replace(pair(), rounds=10, record_every=5)
+    whole, parted = (tmp_path / name for name in ("whole", "parted"))
+    alone(experiment, whole)
+    stop, adapt = Stop(), Worker.adapt
+
+    def stop_in_round_7(self, learner, done):
+        stop.requested |= done == 6
+        return adapt(self, learner, done)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Worker, "adapt", stop_in_round_7)
+        with pytest.raises(Interrupted, match="stopped after round 7 of 10, saved as of round 7"):
+            alone(experiment, parted, stop)
+    assert last_round(parted) == 5
+    alone(experiment, parted)
+    for name in ("round", "env_steps", "episodes", "episodic_return", "messages"):
+        first, second = (
+            [row[name] for row in read_metrics(run / "metrics.jsonl")] for run in (whole, parted)
+        )
+        assert first == second
 
 
 def test_what_is_not_finite_is_not_saved(tmp_path, monkeypatch):
@@ -462,7 +525,8 @@ def test_what_is_not_finite_is_not_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(Worker, "adapt", diverge)
     experiment = replace(pair(), record_every=5)
     with pytest.raises(
-        NonFiniteParameters, match=r"not finite in round 7; .* its checkpoint of round 5 in .* is"
+        NonFiniteParameters,
+        match=r"agent-0 of seed 0 has .* not finite in rounds 6 to 7; .* checkpoint of round 5 in .* is kept",
     ):
         alone(experiment, tmp_path / "agent", stop)
     assert checkpoints.rounds(tmp_path / "agent" / "checkpoints") == [0, 5]
@@ -501,7 +565,7 @@ def test_who_cannot_enter_the_network_writes_nothing_and_leaves_nothing_open(tmp
 def test_what_fails_while_an_agent_is_made_leaves_nothing_open(tmp_path, monkeypatch):
     closed, close = [], Session.close
     monkeypatch.setattr(Session, "close", lambda self: (closed.append(self), close(self)))
-    monkeypatch.setattr("gossamer.network.agent.Peer", lambda *_: 1 / 0)
+    monkeypatch.setattr("gossamer.network.agent_runtime.Peer", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         alone(pair(), tmp_path / "agent")
     assert closed
@@ -557,8 +621,9 @@ def test_all_runtimes_mean_the_same_by_the_distance_of_agents():
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *messages)
     assert float(consensus_distance(stacked)) == pytest.approx(expected, rel=1e-6)
     assert float(spread_alone(tuple(messages))[0]) == pytest.approx(expected, rel=1e-6)
-    assert np.sqrt(squared_distance_to_mean(messages)) == pytest.approx(expected, rel=1e-6)
-    assert squared_distance_to_mean(messages[:1]) == 0.0
+    groups = [jax.tree.map(lambda leaf: leaf[None], each) for each in messages]
+    assert float(consensus_distance(*groups)) == pytest.approx(expected, rel=1e-6)
+    assert consensus_distance(groups[0]) == 0.0
 
 
 def row(number, value, steps=10):

@@ -112,17 +112,15 @@ class Agent:
         self.withdraw = self.session.declare_token(TOPICS.alive(self.name, 1))
 
     def live(self):
-        self.peer.run(self.place, 0, 10**9, self, self.report)
+        for _, place in self.peer.rounds(self.place, 0, 10**9, self):
+            self.place = place
+            self.ended.append(time.monotonic())
 
     def enter(self, done):
         return not self.stop.wait(PACE)
 
     def hurries(self):
         return False
-
-    def report(self, update, learner):
-        self.place = learner
-        self.ended.append(time.monotonic())
 
     def close(self):
         self.stop.set()

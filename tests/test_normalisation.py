@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gossamer.diagnostics.consensus_distance import consensus_distance
 from gossamer.running_statistics import Moments
-from gossamer.runtimes.vectorised import consensus_distance
 
 
 @settings(max_examples=40, deadline=None)

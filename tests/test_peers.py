@@ -188,9 +188,7 @@ def one_peer(schedule, lockstep=False, graph="directed_ring", agents=3, patience
 
 
 def updates_of(peer, rounds=2, learner=0.0, done=0):
-    updates = []
-    peer.run(learner, done, rounds, AlwaysOpen(), lambda update, learner: updates.append((update, learner)))
-    return updates
+    return list(peer.rounds(learner, done, rounds, AlwaysOpen()))
 
 
 def test_all_in_peers_combines_only_if_all_have_sent():
@@ -331,13 +329,13 @@ def test_nobody_runs_far_ahead_of_who_gathers():
 
 
 def counter(agent, rounds, error_at=None):
-    def count(gate, report):
+    def count(gate):
         done = 0
         while done < rounds and gate.enter(done):
             if done == error_at:
                 raise ValueError(f"agent {agent} failed")
             done += 1
-            report(update_of(agent, done), done)
+            yield update_of(agent, done), done
 
     return count
 

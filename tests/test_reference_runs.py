@@ -81,7 +81,7 @@ def assert_as_recorded(run, name):
 
 
 def steady(rows, name):
-    """Without what a clock decides: processes measure their distance when they come to it, lockstep or not."""
+    """Without what a clock decides: in the recorded launch also which messages a distance was measured from."""
     clocked = {"time", "consensus_distance"} if name == "siac-launch" else {"time"}
     return [{key: value for key, value in row.items() if key not in clocked} for row in rows]
 

@@ -1,7 +1,6 @@
 """Agents in threads against the vectorised runtime, and workers around one learner against one learner."""
 
 import json
-import sys
 from dataclasses import replace
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gossamer import Interrupted, NonFiniteParameters, resume, train
 from gossamer.algorithms import A2C, Impala
 from gossamer.environments import Acrobot
 from gossamer.errors import InputError
@@ -25,9 +25,8 @@ from gossamer.runtimes.threads import ThreadsRuntime
 from gossamer.runtimes.workers import Worker
 from gossamer.schedules import Schedule
 from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
-from gossamer.train import Interrupted, NonFiniteParameters, resume, train
 from gossamer.types import Spaces
-from small import FixedStart, OnHost
+from small import FixedStart, InterruptAfter, OnHost
 
 IN_STEP = Schedule("most_recent", staleness=0)
 
@@ -299,13 +298,9 @@ def test_an_error_in_a_thread_is_the_runs(tmp_path):
         learners_after(experiment)
 
 
-def test_an_interruption_names_the_run_of_all_seeds(tmp_path, monkeypatch):
-    def stopped(folder, reporter, stop):
-        raise Interrupted(f"go on with: gossamer train --resume {folder}")
-
-    monkeypatch.setattr(sys.modules["gossamer.train"], "_resume_one", stopped)
-    with pytest.raises(Interrupted, match=f"--resume {tmp_path / 'run'}$"):
-        train(acrobot(seeds=2), tmp_path / "run")
+def test_an_interruption_names_the_run_of_all_seeds(tmp_path):
+    with pytest.raises(Interrupted, match=f"resume with: gossamer train --resume {tmp_path / 'run'}$"):
+        train(acrobot(seeds=2), tmp_path / "run", InterruptAfter(1))
 
 
 # what is measured on the way
@@ -414,18 +409,13 @@ def test_a_learner_with_actors_ahead_goes_on(tmp_path, host):
     assert read_metrics(run / "metrics.jsonl")[-1]["env_steps"] == 8 * 6 * 4
 
 
-def test_all_seeds_get_the_new_number_of_rounds_before_any_goes_on(tmp_path, monkeypatch):
+def test_all_seeds_get_the_new_number_of_rounds_before_any_goes_on(tmp_path):
     run = train(acrobot(seeds=2, rounds=4, checkpoint_every=2), tmp_path / "run")
-
-    def stopped(folder, reporter, stop):
-        raise Interrupted(f"go on with: gossamer train --resume {folder}")
-
-    monkeypatch.setattr(sys.modules["gossamer.train"], "_resume_one", stopped)
     with pytest.raises(Interrupted):
-        resume(run, rounds=8)
+        resume(run, rounds=8, reporter=InterruptAfter(1))
     folders = [run, run / "seed-0", run / "seed-1"]
     assert [load_experiment(folder).rounds for folder in folders] == [8, 8, 8]
-    with pytest.raises(InputError, match=r"rounds is 2; .*seed-0 has run 4 already: give as many"):
+    with pytest.raises(InputError, match=r"rounds is 2; .*seed-0 has run 6 already: give as many"):
         resume(run, rounds=2)
     assert load_experiment(run).rounds == 8
 

@@ -23,11 +23,11 @@ from gossamer.runs import checkpoints
 from gossamer.runs.checkpoints import DamagedCheckpoint
 from gossamer.runs.description import load_experiment
 from gossamer.runs.folder import read_config, read_metrics
-from gossamer.runs.progress import Silent, Status
+from gossamer.runs.progress import Silent
 from gossamer.runs.restore import restore_population, run_folders
 from gossamer.runtimes.build import build, population_shape, tree_bytes
 from gossamer.runtimes.rounds import agent_key
-from small import GustyBalance, small_experiment
+from small import GustyBalance, InterruptAfter, small_experiment
 
 
 def final_state(run, experiment):
@@ -276,18 +276,6 @@ def test_seeds_have_a_folder_each_and_resume_together(tmp_path):
     for ours, theirs in zip(run_folders(run), run_folders(longer), strict=True):
         assert_same_run(ours, theirs, small_experiment(rounds=6))
     assert load_experiment(run / "seed-1") == small_experiment(seed=1, rounds=6)
-
-
-class InterruptAfter(Silent):
-    """A reporter that sends this process a signal at a round, as Ctrl-C does."""
-
-    def __init__(self, round, number=signal.SIGINT):
-        self.round, self.number = round, number
-
-    def show(self, status: Status):
-        if status.round >= self.round:
-            self.round = 10**9
-            os.kill(os.getpid(), self.number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

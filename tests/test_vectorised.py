@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gossamer.algorithms import adapt, combine
+from gossamer.diagnostics.consensus_distance import consensus_distance
 from gossamer.experience import Episodes
 from gossamer.runtimes import vectorised
 from gossamer.runtimes.build import build, initial_population
@@ -14,7 +15,6 @@ from gossamer.runtimes.vectorised import (
     RoundRecord,
     add_record,
     chunk_program,
-    consensus_distance,
     in_blocks,
     no_records,
     run_chunk,

@@ -248,13 +248,9 @@ def _run(
         agent.place.schedule.in_step,
     )
     start()
-    peer.run(
-        parameters(agent.place.size, neighbourhood.agent),
-        0,
-        agent.rounds + 2 * agent.warm_up,
-        Open(),
-        diary.note,
-    )
+    rounds = agent.rounds + 2 * agent.warm_up
+    for update, _ in peer.rounds(parameters(agent.place.size, neighbourhood.agent), 0, rounds, Open()):
+        diary.note(update)
     return diary.lived()
 
 
@@ -265,7 +261,7 @@ class _Diary:
         self._agent, self._meters, self._transport, self._inbox = agent, meters, transport, inbox
         self._rows: list[Row] = []
 
-    def note(self, update: Update, learner: Any) -> None:
+    def note(self, update: Update) -> None:
         now, meters = time.perf_counter(), self._meters
         (adapting, adapting_busy), (sending, sending_busy) = meters.adapting.read(), meters.sending.read()
         (taking, taking_busy), (combining, _) = meters.taking.read(), meters.combining.read()

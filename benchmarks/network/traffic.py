@@ -228,7 +228,8 @@ def _be_agent(place: Place, station: Station, inbox: Inbox, stops: _Stops) -> No
         lockstep=schedule.in_step,
     )
     try:
-        peer.run(parameters(place.size), 0, _FOREVER, stops, lambda update, learner: None)
+        for _ in peer.rounds(parameters(place.size), 0, _FOREVER, stops):
+            pass
     except BaseException:
         stops.fail()
         raise

@@ -163,7 +163,8 @@ def run(case: Case) -> Outcome:
             if (case.trouble, agent) == ("one_late", ODD):
                 clock.sleep(5.5)
                 learner, done = peer.take_over(learner, done)
-            peer.run(learner, done, rounds, AlwaysOpen(), lambda update, _: happened[agent].append(update))
+            for update, _ in peer.rounds(learner, done, rounds, AlwaysOpen()):
+                happened[agent].append(update)
         except Died:
             pass
         except BaseException as error:
@@ -202,7 +203,8 @@ def pace(waiting: str, slow: bool) -> float:
         part = Idle(clock, 0.01)
         peer = Peer(neighbourhoods[agent], part, inboxes[agent], post, clock, schedule, PATIENCE, lockstep)
         began, rounds = clock.now(), PACE_ROUNDS // 10 if agent == ODD and slow else PACE_ROUNDS
-        peer.run(0.0, 0, rounds, AlwaysOpen(), lambda update, learner: None)
+        for _ in peer.rounds(0.0, 0, rounds, AlwaysOpen()):
+            pass
         seconds[agent] = clock.now() - began
 
     threads = [threading.Thread(target=live, args=(agent,), daemon=True) for agent in range(AGENTS)]

@@ -20,7 +20,8 @@ from typing import Any
 
 from gossamer.errors import InputError, require_at_least
 from gossamer.experiment import Experiment
-from gossamer.network.agent import Replaced, run_member
+from gossamer.network.agent import run_member
+from gossamer.network.agent_runtime import Replaced
 from gossamer.network.compression import Compression
 from gossamer.network.credentials import create_authority, issue, require_cryptography
 from gossamer.network.membership import Fleet, Membership, default_names
@@ -501,19 +502,9 @@ class Progress:
         slowest = min((row["round"] for row in rows), default=0)
         if slowest <= self._shown:
             return
-        self._shown = slowest
-        returns = [row["episodic_return"] for row in rows if row["episodic_return"] is not None]
+        self._shown, rounds = slowest, self._experiment.rounds
         seconds = max(row["time"]["seconds"] for row in rows)
-        self._reporter.show(
-            Status(
-                round=slowest,
-                rounds=self._experiment.rounds,
-                env_steps_per_second=sum(row["time"]["env_steps_per_second"] for row in rows),
-                mean_return=sum(returns) / len(returns) if returns else None,
-                consensus_distance=max(row["consensus_distance"] for row in rows),
-                seconds_left=(self._experiment.rounds - slowest) * seconds / slowest,
-            )
-        )
+        self._reporter.show(Status.of(rows, rounds, (rounds - slowest) * seconds / slowest))
 
 
 KEYS = "keys"

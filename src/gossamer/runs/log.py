@@ -1,7 +1,4 @@
-"""What a run's folder says of it while it goes on: lines of metrics, events for TensorBoard, checkpoints.
-
-What happened is told by runtimes or agents; here it becomes rows and files.
-"""
+"""One run folder while it is written to: lines of metrics, events for TensorBoard, checkpoints."""
 
 import contextlib
 import json
@@ -10,10 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
-from gossamer.diagnostics.consensus_bound import Verdict
 from gossamer.errors import InputError
 from gossamer.runs import checkpoints
 from gossamer.runs.checkpoints import Checkpoint
@@ -22,30 +15,20 @@ from gossamer.runs.folder import (
     MetricsLog,
     read_metrics,
     require_recorded,
-    summarise,
     write_atomically,
 )
-from gossamer.runtimes.build import Parts
-from gossamer.runtimes.protocol import Report, Traffic
+from gossamer.runs.metrics import Totals
 from gossamer.system.signals import Unfinished
-from gossamer.types import Finished
 
 BEST = "best"
 
 
 class NonFiniteParameters(Unfinished, ArithmeticError):
-    """An agent's parameters left the numbers; the message names the agent, the round and what is kept."""
+    """An agent's parameters became NaN or infinite; the message names the agent, the round and the last checkpoint."""
 
 
 class UnwritableRun(Unfinished):
-    """A run's folder cannot be written any more, as on a full disk; the message names it and says how to go on."""
-
-
-class Totals(NamedTuple):
-    """What a run has used so far."""
-
-    env_steps: int = 0
-    seconds: float = 0.0
+    """A run's folder cannot be written any more, as on a full disk; the message names it and says how to resume."""
 
 
 class Recent(NamedTuple):
@@ -90,24 +73,17 @@ class RunLog:
     Args:
         folder: the run's.
         totals: what the run had used before.
-        offset: bytes of the metrics that are kept; what is behind them was not saved and comes again.
+        offset: bytes of the metrics to keep; later lines belong to rounds after the checkpoint, which are run again.
         keep_best: whether the best checkpoint so far is kept beside the newest ones.
-        again: how to go on once the folder can be written again.
+        resume_with: the command that resumes the run, for messages.
 
     Raises:
         UnwritableRun: a file cannot be written, now or in any method.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        totals: Totals,
-        offset: int,
-        keep_best: bool,
-        again: str = "begin the same again",
-    ):
+    def __init__(self, folder: Path, totals: Totals, offset: int, keep_best: bool, resume_with: str):
         require_recorded(folder / "metrics.jsonl", offset)
-        self.folder, self.totals, self._again = folder, totals, again
+        self.folder, self.totals, self.resume_with = folder, totals, resume_with
         self._best, self._since = (Best(folder) if keep_best else None), Recent()
         with self._writing():
             self._events = EventLog(folder, purge_step=totals.env_steps + 1 if offset else None)
@@ -150,8 +126,8 @@ class RunLog:
             yield
         except OSError as error:
             raise UnwritableRun(
-                f"{self.folder} cannot be written ({error.strerror or error}); the run stopped and what it saved is "
-                f"kept; when that is mended, {self._again}"
+                f"cannot write to {self.folder} ({error.strerror or error}); the run stopped and its last checkpoint "
+                f"is kept; resume with: {self.resume_with}"
             ) from error
 
 
@@ -173,133 +149,6 @@ def has_begun(folder: Path) -> bool:
             f"{folder} has metrics and no checkpoint; restore its checkpoints or start a new run"
         )
     return False
-
-
-class Timed(NamedTuple):
-    """A report, the seconds that its rounds took, and what the machine had used by then."""
-
-    report: Report
-    seconds: float
-    power: dict[str, float] | None = None
-
-
-def record_rows(
-    parts: Parts, reports: Sequence[Timed], seed: int, done: int, totals: Totals
-) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl`` for some reports of one seed, up to one in which something was not finite.
-
-    Args:
-        parts: what the run is made of.
-        reports: what happened, and how long it took.
-        seed: which of the run's seeds, by its place.
-        done: rounds before the first report.
-        totals: what the run had used before.
-    """
-    rows = []
-    for report, seconds, power in reports:
-        record = _at(report.record, seed)
-        if not record.finite.all():
-            break
-        done += report.rounds
-        totals = Totals(totals.env_steps + int(record.agents.env_steps.sum()), totals.seconds + seconds)
-        row = _row(parts, report._replace(record=record), seed, done, totals, seconds)
-        rows.append({**row, "time": {**row["time"], **({"power": power} if power else {})}})
-    return rows
-
-
-def _at(record: Any, index: Any) -> Any:
-    """One element of every array of a record."""
-    return jax.tree.map(lambda rows: rows[index], record)
-
-
-def _row(
-    parts: Parts, report: Report, seed: int, number: int, totals: Totals, seconds: float
-) -> dict[str, Any]:
-    """One line of ``metrics.jsonl``: one seed's rounds. Everything that a clock measured is under ``time``.
-
-    A return is the mean over the episodes that ended, null where none did; that of the population is the mean
-    over tasks, so that a task with short episodes counts no more than others.
-    """
-    agents, finished = report.record.agents, report.record.agents.finished
-    per_task = _per_task(parts.task_index, finished)
-    updates = np.maximum(agents.updates.sum(), 1)
-    return {
-        "round": number,
-        "env_steps": totals.env_steps,
-        "episodes": int(finished.episodes.sum()),
-        "episodic_return": _mean(per_task.returns),
-        "episodic_length": _mean(per_task.lengths),
-        "consensus_distance": float(report.record.consensus_distance),
-        "losses": {name: float(values.sum() / updates) for name, values in agents.info.items()},
-        "messages": _messages(parts, report.traffic, seed),
-        **_certificate(report.certificate),
-        **_correlation(report.correlation),
-        "agent_return": summarise(_per_episode(Finished(*(each.sum(-1) for each in finished))).returns),
-        "task_return": summarise(per_task.returns),
-        "time": {
-            "seconds": totals.seconds,
-            "env_steps_per_second": int(agents.env_steps.sum()) / seconds,
-            **({"waiting": report.waiting._asdict()} if report.waiting else {}),
-        },
-    }
-
-
-def _per_task(index: np.ndarray, finished: Finished) -> Finished:
-    """Mean return and length of each task's episodes, over the agents and environments it was dealt to."""
-    return _per_episode(
-        Finished(*(np.bincount(index.ravel(), weights=np.ravel(total)) for total in finished))
-    )
-
-
-def _per_episode(total: Finished) -> Finished:
-    """Sums divided by numbers of episodes; NaN where there was none."""
-    with np.errstate(invalid="ignore"):
-        return Finished(total.episodes, total.returns / total.episodes, total.lengths / total.episodes)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else None
-
-
-def _messages(parts: Parts, traffic: Traffic, seed: int) -> dict[str, Any]:
-    """What was exchanged: counts, bytes handed to links, and ages (updates) of what was combined.
-
-    ``ages[a]`` counts messages of age a; from 16 on they are counted together.
-    """
-    sent, lost, combined, total_age, oldest = (int(each[seed]) for each in traffic[:5])
-    ages = traffic.ages[seed].tolist()
-    return {
-        "sent": sent,
-        "lost": lost,
-        "combined": combined,
-        "bytes": sent * parts.message_bytes,
-        "links_down": lost / sent if sent else 0.0,
-        "mean_age": total_age / combined if combined else None,
-        "oldest": oldest,
-        "ages": ages[: max((age for age, count in enumerate(ages) if count), default=-1) + 1],
-    }
-
-
-def _certificate(verdict: Verdict | None) -> dict[str, Any]:
-    """How far apart agents were, and the bound that the events since the beginning put on it."""
-    if verdict is None:
-        return {}
-    return {
-        "certificate": {
-            "distance": verdict.distance,
-            "bound": verdict.bound,
-            "printed_bound": verdict.printed,
-            "holds": verdict.holds,
-        }
-    }
-
-
-def _correlation(matrix: np.ndarray | None) -> dict[str, Any]:
-    """Pearson's correlation of the agents' last gradients; null where one had no direction."""
-    if matrix is None:
-        return {}
-    return {"gradient_correlation": [[_mean(np.array([value])) for value in row] for row in matrix]}
 
 
 def _scalars(row: dict[str, Any]) -> dict[str, float]:

@@ -4,7 +4,8 @@ import contextlib
 import sys
 import threading
 import time
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -30,6 +31,31 @@ class Status(NamedTuple):
     mean_return: float | None
     consensus_distance: float
     seconds_left: float | None
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[Mapping[str, Any]], rounds: int, seconds_left: float | None = None
+    ) -> "Status":
+        """What lines of metrics say of a run: one of each seed, or one of each agent that is a process.
+
+        Where agents are at different rounds, the least is shown.
+
+        Example:
+            >>> time, row = {"env_steps_per_second": 10.0}, {"episodes": 2, "consensus_distance": 0.5}
+            >>> rows = [{**row, "round": number, "episodic_return": 7.0, "time": time} for number in (4, 3)]
+            >>> Status.of(rows, rounds=8)
+            Status(round=3, rounds=8, env_steps_per_second=20.0, mean_return=7.0, consensus_distance=0.5, ...)
+        """
+        episodes = sum(row["episodes"] for row in rows)
+        returns = sum(row["episodes"] * row["episodic_return"] for row in rows if row["episodes"])
+        return cls(
+            round=min(row["round"] for row in rows),
+            rounds=rounds,
+            env_steps_per_second=sum(row["time"]["env_steps_per_second"] for row in rows),
+            mean_return=returns / episodes if episodes else None,
+            consensus_distance=sum(row["consensus_distance"] for row in rows) / len(rows),
+            seconds_left=seconds_left,
+        )
 
 
 @runtime_checkable

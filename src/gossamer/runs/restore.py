@@ -1,4 +1,4 @@
-"""What a run has saved, read back: its population for evaluation, or its whole state for a resume."""
+"""Reads back what a run has saved: its population for evaluation, or its whole state to resume."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +13,8 @@ from gossamer.errors import InputError
 from gossamer.experiment import Experiment, on_host
 from gossamer.runs import checkpoints
 from gossamer.runs.description import load_experiment
-from gossamer.runs.log import BEST, Totals, has_begun
+from gossamer.runs.log import BEST, has_begun
+from gossamer.runs.metrics import Totals
 from gossamer.runtimes.build import Parts, build, population_shape, require_memory
 from gossamer.runtimes.choice import runtime_of
 from gossamer.runtimes.vectorised import Population
@@ -49,7 +50,7 @@ def restore_population(run: Path, best: bool = False) -> tuple[Experiment, Parts
         raise InputError(f"{run} holds no checkpoint yet; wait until its first one is written")
     if best:
         return experiment, parts, _restore_best(experiment, parts, folders)
-    return experiment, parts, restore(experiment, parts, folders).population
+    return experiment, parts, restore(saved_shape(experiment, parts), folders).population
 
 
 class Restored(NamedTuple):
@@ -65,9 +66,13 @@ class Restored(NamedTuple):
         return int(self.population.round)
 
 
-def restore(experiment: Experiment, parts: Parts, folders: list[Path]) -> Restored:
-    """The newest state that every seed has."""
-    like = _saved_shape(experiment, parts)
+def restore(like: Any, folders: list[Path]) -> Restored:
+    """The newest state that every seed has.
+
+    Args:
+        like: shapes and dtypes of a checkpoint, from ``saved_shape`` or ``shape_of``.
+        folders: of each seed.
+    """
     stores = [folder / "checkpoints" for folder in folders]
     saved = [checkpoints.restore_newest(store, like) for store in stores]
     # A kill between two seeds' saves leaves some of them one checkpoint ahead.
@@ -109,7 +114,7 @@ def _restore_best(experiment: Experiment, parts: Parts, folders: list[Path]) -> 
             f"{missing[0]} holds no best checkpoint: it was trained without keep_best (--keep-best), or no "
             "episode has ended yet"
         )
-    like = _saved_shape(experiment, parts)
+    like = saved_shape(experiment, parts)
     saved = [checkpoints.restore_newest(folder / BEST, like) for folder in folders]
     state = jax.tree.map(_stacked, *(each.state for each in saved))
     return Population(*state, round=jnp.asarray(max(each.round for each in saved), jnp.int32))
@@ -124,16 +129,21 @@ def _stacked(*leaves: Any) -> Any:
     return stacked if isinstance(leaves[0], np.ndarray) else jax.device_put(stacked, may_alias=False)
 
 
-def _saved_shape(experiment: Experiment, parts: Parts) -> Any:
-    """Shapes and dtypes of what a checkpoint of one seed holds: learners, environments and mail.
-
-    What lives on the host is an array of the host, whose double precision a device would lose.
-    """
+def saved_shape(experiment: Experiment, parts: Parts) -> Any:
+    """Shapes and dtypes of a checkpoint of one seed: learners, environments and mail."""
     population = population_shape(parts.algorithm, experiment, parts.mailbox, parts.tasks)
     if on_host(parts.environment) or experiment.runtime != "vectorised":
         single = parts._replace(seeds=parts.seeds[:1])
         with closing(runtime_of(replace(experiment, seeds=1), single)) as runtime:
             population = runtime.saved(runtime.start())
+    return shape_of(population)
+
+
+def shape_of(population: Population) -> Any:
+    """Shapes and dtypes of a checkpoint of one of a population's seeds.
+
+    What lives on the host is an array of the host, whose double precision a device would lose.
+    """
 
     def shape(leaf: Any) -> Any:
         if isinstance(leaf, np.ndarray):

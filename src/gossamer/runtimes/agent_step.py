@@ -3,7 +3,6 @@
 The vectorised runtime has the same steps with axes for seeds and agents; keys are the same, and so are results.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from gossamer.algorithms.protocol import Algorithm, Averaging, combine
+from gossamer.diagnostics.consensus_distance import consensus_distance
 from gossamer.running_statistics import without_statistics
 from gossamer.runtimes.rounds import (
     AgentRound,
@@ -19,6 +19,7 @@ from gossamer.runtimes.rounds import (
     act_and_adapt,
     agent_key,
     collect,
+    is_finite,
     learn_from,
     report_of,
 )
@@ -147,29 +148,6 @@ def norm_alone(message: Message) -> Float[Array, ""]:
 
 @jit
 def spread_alone(messages: tuple[Message, ...]) -> tuple[Float[Array, ""], Bool[Array, " agent"]]:
-    """Root mean square distance of some agents' messages to their mean, and whose are finite.
-
-    One agent at a time and not stacked: large networks of many agents would be copied.
-    """
-    finite = [
-        jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(message)]).all()
-        for message in messages
-    ]
-    return jnp.sqrt(squared_distance_to_mean(messages)), jnp.stack(finite)
-
-
-def squared_distance_to_mean(messages: Sequence[Message]) -> Any:
-    """1/N Σ_k ‖x_k − x̄‖² of some agents' messages, running statistics left out; of numpy arrays in numpy.
-
-    That of a population whose messages are stacked is ``vectorised.consensus_distance``.
-
-    Example:
-        >>> float(squared_distance_to_mean([{"w": jnp.zeros(1)}, {"w": jnp.full(1, 2.0)}]))
-        1.0
-    """
-    flat = [jax.tree.leaves(without_statistics(message)) for message in messages]
-    squared = 0.0
-    for leaves in zip(*flat, strict=True):
-        mean = sum(leaves[1:], start=leaves[0]) / len(leaves)
-        squared += sum(((leaf - mean) ** 2).sum() for leaf in leaves) / len(leaves)
-    return squared
+    """Consensus distance of some agents, by their messages, and which of the messages are finite."""
+    groups = [jax.tree.map(lambda leaf: leaf[None], message) for message in messages]
+    return consensus_distance(*groups), jnp.stack([is_finite(message) for message in messages])

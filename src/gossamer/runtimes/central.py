@@ -5,7 +5,7 @@ A worker knows neither algorithm nor simulators: they are a ``GradientPart``.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -154,9 +154,8 @@ def work(
     done: int,
     rounds: int,
     gate: Gate,
-    report: Callable[[Update, Any], None],
-) -> None:
-    """A worker's rounds: read the learner, compute a gradient, give it, report.
+) -> Iterator[tuple[Update, Any]]:
+    """A worker's rounds: read the learner, compute a gradient, give it; yield an ``Update`` and the learner.
 
     Args:
         worker: its number.
@@ -165,7 +164,6 @@ def work(
         done: rounds that it has made.
         rounds: after which it ends.
         gate: asked before every round.
-        report: called with an ``Update`` and the learner after every round.
     """
     while done < rounds and gate.enter(done):
         learner, version = centre.read()
@@ -175,4 +173,4 @@ def work(
         except Stopped:
             return
         done += 1
-        report(Update(worker, done, happened, 1, 0, np.array([given.lag]), 0, 0.0), given.learner)
+        yield Update(worker, done, happened, 1, 0, np.array([given.lag]), 0, 0.0), given.learner

@@ -115,14 +115,11 @@ class Inbox:
             self._newest[place], self._read[place] = 0, -1
             self._changes.announce()
 
-    def newest(self) -> dict[int, Message]:
-        """The newest message of each peer that one is held of, whether combined or not."""
+    def newest(self, upto: float = math.inf) -> dict[int, Message]:
+        """The newest message of each peer, combined or not, leaving out versions after ``upto``."""
         with self._changes:
-            return {
-                sender: self._messages[place][-1].message
-                for sender, place in self._place.items()
-                if self._messages[place]
-            }
+            seen = {sender: self._visible(place, upto) for sender, place in self._place.items()}
+        return {sender: envelope.message for sender, envelope in seen.items() if envelope is not None}
 
     def give_up(self, places: Places) -> None:
         """Wait no more for these peers until they are heard of again."""

@@ -6,8 +6,8 @@ no transport: they are a ``Part`` and a ``Post``.
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -177,15 +177,10 @@ class Peer:
         self._missed = np.zeros(len(neighbourhood.senders), np.int64)
         self._joined = 0
 
-    def run(
-        self,
-        learner: Any,
-        done: int,
-        rounds: int,
-        gate: Gate,
-        report: Callable[["Update", Any], None],
-    ) -> tuple[Any, int]:
-        """All rounds, or as many as the gate allows: the learner then, and how many updates it has made.
+    def rounds(
+        self, learner: Any, done: int, rounds: int, gate: Gate
+    ) -> Generator[tuple[Update, Any], None, None]:
+        """Make all rounds, or as many as the gate allows; after each, yield an ``Update`` and the learner.
 
         The peers are told that it leaves, whatever ends the loop.
 
@@ -194,17 +189,15 @@ class Peer:
             done: updates that it has made.
             rounds: updates after which it leaves.
             gate: asked before every round.
-            report: called with an ``Update`` and the learner after every round.
         """
         self._joined = done
         try:
             while done < rounds and gate.enter(done):
                 learner, update = self._round(learner, done, gate)
                 done = update.version
-                report(update, learner)
+                yield update, learner
         finally:
             self._post.leave(self._neighbourhood.agent)
-        return learner, done
 
     def take_over(self, learner: Any, done: int) -> tuple[Any, int]:
         """What a late joiner begins with: the newest message that it holds, and as many updates as that had.
@@ -318,7 +311,7 @@ class Peer:
             self._witness.combined(agent, own, heard, self._part.message(learner))
 
     def _moment(self) -> AbstractContextManager[object]:
-        return self._witness.moment() if self._witness else _NO_WITNESS
+        return self._witness.moment() if self._witness else nullcontext()
 
     def _say_missing(self, places: Any, when: str) -> None:
         """A line for each edge, of repeated ones the first, second, fourth, eighth, ... only."""
@@ -340,11 +333,3 @@ def _newest(held: Held) -> Bool[np.ndarray, " edge"]:
     """The place of the newest message; the first of several equally new."""
     version = np.where(held.received, held.version, -1)
     return held.received & (np.arange(len(version)) == version.argmax() if len(version) else True)
-
-
-class _Nobody(AbstractContextManager[object]):
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-_NO_WITNESS = _Nobody()

@@ -132,7 +132,10 @@ class Runtime(Protocol):
         ...
 
     def advance(self, population: Population, rounds: int, every: int) -> tuple[Population, list[Report]]:
-        """Some rounds on, and a report for each stretch between multiples of ``every``, the ends included."""
+        """Advance some rounds, with a report for each stretch between multiples of ``every``, the ends included.
+
+        An agent that is a process advances fewer rounds if it is stopped meanwhile.
+        """
         ...
 
     def saved(self, population: Population) -> Population:

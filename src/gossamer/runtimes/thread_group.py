@@ -16,8 +16,7 @@ from gossamer.runtimes.peer import Gate, MessageMonitor, Update
 from gossamer.schedules import Links, Schedule
 from gossamer.schedules.draws import link_fails
 
-Report: TypeAlias = Callable[[Update, Any], None]
-Work: TypeAlias = Callable[[Gate, Report], Any]  # the whole life of a worker
+Work: TypeAlias = Callable[[Gate], Iterator[tuple[Update, Any]]]  # all rounds of a worker
 
 
 class SharedMemoryTransport:
@@ -76,16 +75,16 @@ class AgentThreads:
     """Threads that work until they are done, can be made to stand still, and whose failures come to light.
 
     Args:
-        work: what each worker does, from beginning to end: it asks the gate before every round and reports after it.
+        work: all rounds of each worker: it asks the gate before each, and yields an update and the learner after it.
         wake: called when workers that wait for something should look at the gate again.
         release: called when they should end.
 
     Example:
-        >>> def count(gate, report):
+        >>> def count(gate):
         ...     done = 0
         ...     while done < 3 and gate.enter(done):
         ...         done += 1
-        ...         report(Update(0, done, None, 0, 0, np.array([], int), 0, 0.0), None)
+        ...         yield Update(0, done, None, 0, 0, np.array([], int), 0, 0.0), None
         >>> with AgentThreads([count], wake=lambda: None, release=lambda: None) as crew:
         ...     crew.open(limit=3)
         ...     [happened.update.version for happened in crew.gather(3)]
@@ -168,7 +167,8 @@ class AgentThreads:
     def _run(self, work: Work) -> None:
         error = None
         try:
-            work(self._gate, lambda update, learner: self._happened.put(CompletedUpdate(update, learner)))
+            for update, learner in work(self._gate):
+                self._happened.put(CompletedUpdate(update, learner))
         except BaseException as caught:  # whatever it is, it must not die with its thread
             error = caught
         self._happened.put(_Ended(error))

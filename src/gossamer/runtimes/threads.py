@@ -4,9 +4,9 @@ Rounds are counted over all of them: one is over when there were as many updates
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ class ThreadsRuntime:
     def __init__(self, experiment: Experiment, parts: Parts):
         self._experiment, self._parts = experiment, parts
         agents, environments = jax.tree.leaves(parts.tasks)[0].shape
-        self._team: Team = (
+        self._team = (
             _Central(experiment, parts)
             if experiment.runtime in ("all_reduce", "a3c")
             else _Peers(experiment, parts)
@@ -137,7 +137,7 @@ class ThreadsRuntime:
         for happened in gathered:
             self._team.saw(happened)
             in_step.append(happened.update) if self._team.in_step else self._tally.add(happened.update)
-        for update in sorted(in_step, key=_round_and_agent):
+        for update in sorted(in_step, key=lambda update: (update.version, update.agent)):
             self._tally.add(update)
 
     def _gather(self, count: int) -> Iterator[CompletedUpdate]:
@@ -170,54 +170,8 @@ class ThreadsRuntime:
         return spread_alone(tuple(message(learner) for learner in self._team.learners()))
 
 
-class Team(Protocol):
-    """Which workers there are, and what they do with each other."""
-
-    @property
-    def in_step(self) -> bool:
-        """Whether each waits for all others, or for its neighbours, in every round."""
-        ...
-
-    @property
-    def places(self) -> Sequence[Place]:
-        """Of the workers' numbers in the records."""
-        ...
-
-    def begin(self, learners: list[Learner], workers: list[Worker]) -> None:
-        """Take the agents' learners, and what workers do by themselves."""
-        ...
-
-    def work(self) -> list[Work]:
-        """The lives of the workers."""
-        ...
-
-    def saw(self, happened: CompletedUpdate) -> None:
-        """Take note of an update, in the order in which they were reported."""
-        ...
-
-    def learners(self) -> list[Learner]:
-        """The newest of every agent."""
-        ...
-
-    def certificate(self) -> Verdict | None:
-        """How far apart agents are and can be, if that is certified."""
-        ...
-
-    def go_on(self) -> None:
-        """All stood still, and are about to go on."""
-        ...
-
-    def wake(self) -> None:
-        """Make whoever waits look at the gate."""
-        ...
-
-    def release(self) -> None:
-        """Make whoever waits end."""
-        ...
-
-
 class _Peers:
-    """Every agent is a worker among peers."""
+    """Every agent is a worker among peers. In step, each waits for its neighbours in every round."""
 
     def __init__(self, experiment: Experiment, parts: Parts):
         self._experiment, self._parts = experiment, parts
@@ -225,6 +179,7 @@ class _Peers:
         self.places = [Place(agent, slice(None)) for agent in range(experiment.agents)]
 
     def begin(self, learners: list[Learner], workers: list[Worker]) -> None:
+        """Take the agents' learners, and what workers do by themselves."""
         links, clock = self._parts.links, MonotonicClock()
         self._newest = list(learners)
         neighbourhoods = [Neighbourhood.of(links, agent) for agent in range(links.agents)]
@@ -254,33 +209,36 @@ class _Peers:
 
     def work(self) -> list[Work]:
         return [
-            partial(peer.run, learner, int(learner.updates), self._experiment.rounds)
+            partial(peer.rounds, learner, int(learner.updates), self._experiment.rounds)
             for peer, learner in zip(self._peers, self._newest, strict=True)
         ]
 
     def saw(self, happened: CompletedUpdate) -> None:
+        """Note an update; they come in the order in which they were reported."""
         self._newest[happened.update.agent] = happened.learner
 
     def learners(self) -> list[Learner]:
+        """The newest of every agent."""
         return self._newest
 
     def certificate(self) -> Verdict | None:
         return self._certifier.verdict() if self._certifier else None
 
     def go_on(self) -> None:
+        """Resume after all stood still."""
         for inbox in self._inboxes:
             inbox.go_on()
 
     def wake(self) -> None:
+        """Make whatever waits look at the gate."""
         for inbox in self._inboxes:
             inbox.wake()
 
-    def release(self) -> None:
-        self.wake()
+    release = wake
 
 
 class _Central:
-    """Workers that divide the environments of one agent, and compute gradients for its learner."""
+    """Workers that divide the environments of one agent, and compute gradients for its learner; methods as of peers."""
 
     def __init__(self, experiment: Experiment, parts: Parts):
         self._experiment, self._parts = experiment, parts
@@ -313,13 +271,13 @@ class _Central:
         return [self._centre.read()[0]]
 
     def certificate(self) -> None:
-        """There is nobody to be apart from."""
+        """No-op: one learner has no consensus distance."""
 
     def go_on(self) -> None:
-        """Nobody counts the time."""
+        """No-op: workers have no deadlines."""
 
     def wake(self) -> None:
-        """Nobody waits longer than for a gradient that is being computed."""
+        """No-op: workers wait for gradients that are being computed only."""
 
     def release(self) -> None:
         self._centre.stop()
@@ -330,10 +288,6 @@ class _Central:
             return self._version
         share, more = divmod(self._version, len(self._workers))
         return share + (number < more)
-
-
-def _round_and_agent(update: Update) -> tuple[int, int]:
-    return update.version, update.agent
 
 
 def _at(tree: Any, place: Place) -> Any:

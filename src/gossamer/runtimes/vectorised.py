@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic
+from gossamer.diagnostics.consensus_distance import consensus_distance
 from gossamer.mixing import Mixer, mix
-from gossamer.running_statistics import without_statistics
 from gossamer.runtimes.cycle import CycleMailbox
 from gossamer.runtimes.mailbox import Delivery, Mailbox, PushSumMailbox
-from gossamer.runtimes.rounds import AgentRound, Experience, act_and_adapt, agent_key, learn_from
+from gossamer.runtimes.rounds import AgentRound, Experience, act_and_adapt, agent_key, is_finite, learn_from
 from gossamer.system.compilation import computed_once, jit
 from gossamer.types import Collected, InitialParameters, Learner, Message
 
@@ -296,7 +296,7 @@ def communicate(
     mail, combined, shared = _combine(algorithm, mixer, before, adapted.learner, messages, now)
     # Of a mean of finite messages nothing is lost; what a cycle computes from them may be anything.
     seen = (adapted.learner.params, combined.params) if isinstance(algorithm, Cyclic) else messages
-    record = RoundRecord(report, jax.vmap(consensus_distance)(shared), _all_finite(seen))
+    record = RoundRecord(report, jax.vmap(consensus_distance)(shared), jax.vmap(jax.vmap(is_finite))(seen))
     return Population(combined, adapted.environments, mail, before.round + 1), record
 
 
@@ -329,27 +329,6 @@ def add_record(rows: RoundRecord, record: RoundRecord, slot: Int[Array, ""] | in
         consensus_distance=rows.consensus_distance.at[slot].set(record.consensus_distance),
         finite=rows.finite.at[slot].min(record.finite),
     )
-
-
-def consensus_distance(messages: Message) -> Float[Array, ""]:
-    """Root mean square distance of the agents to their mean, √(1/N Σ_k ‖x_k − x̄‖²).
-
-    Running statistics that are mixed too are not counted: they have other units and grow with time.
-
-    Args:
-        messages: a pytree with leaves ``[agent, ...]``.
-
-    Example:
-        >>> float(consensus_distance({"w": jnp.array([[0.0], [2.0]])}))
-        1.0
-    """
-
-    def squared(leaf: Array) -> Array:
-        # A product with a vector and not ``mean``: XLA reduces a leading axis far more slowly on a CPU.
-        mean = jnp.tensordot(jnp.full(leaf.shape[0], 1 / leaf.shape[0], leaf.dtype), leaf, axes=1)
-        return jnp.sum((leaf - mean[None]) ** 2) / leaf.shape[0]
-
-    return jnp.sqrt(sum(map(squared, jax.tree.leaves(without_statistics(messages))), start=jnp.zeros(())))
 
 
 def _act_and_adapt_all(
@@ -410,13 +389,3 @@ def in_blocks(function: Callable[..., Any], block: int) -> Callable[..., Any]:
         return jax.lax.map(lambda element: function(*element), arguments, batch_size=batch_size)
 
     return blocked
-
-
-def _all_finite(messages: Message) -> Bool[Array, "seed agent"]:
-    """Whether all of an agent's numbers are finite: 0 · x is 0 just where x is."""
-
-    def vanishes(leaf: Array) -> Array:
-        # A sum and not ``isfinite``, whose truth values XLA reduces about a third more slowly on a CPU.
-        return jnp.sum(leaf * 0, axis=tuple(range(2, leaf.ndim))) == 0
-
-    return jnp.stack([vanishes(leaf) for leaf in jax.tree.leaves(messages)]).all(0)
