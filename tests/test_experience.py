@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +47,46 @@ def test_episodes_of_one_environment_stand_side_by_side():
     assert trajectory.mask.sum(0).tolist() == [1, 1, 3, 3]
 
 
+@dataclass(frozen=True)
+class Noisy(CountdownEnvironment):
+    """Each reward is a random number; an episode is cut after two steps, before both of its limits."""
+
+    def step(self, key, state, action, task):
+        step = super().step(key, state, action, task)
+        return step._replace(reward=jax.random.uniform(key), truncated=step.state >= 2)
+
+
+@pytest.mark.parametrize("experience", [Episodes(2), Steps(4)], ids=["episodes", "steps"])
+def test_every_step_has_a_key_that_no_action_or_start_has(experience):
+    def uniform(key, observation):
+        return jax.random.uniform(key, (1,)), jnp.zeros(())
+
+    tasks = Countdown(jnp.array([5, 5]))
+    state = experience.init(Noisy(), jax.random.key(1), tasks)
+    first, again, other = (
+        experience.collect(Noisy(), uniform, jax.random.key(seed), tasks, state).trajectory
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first.reward, again.reward)
+    drawn = np.concatenate([each.reward[each.mask] for each in (first, other)])
+    actions = np.concatenate([each.action[..., 0][each.mask] for each in (first, other)])
+    assert len(np.unique([drawn, actions])) == 2 * len(drawn) == 32
+
+
+def test_an_environment_may_cut_an_episode_itself():
+    tasks = Countdown(jnp.array([2, 5]))
+    episodes = Episodes(1).collect(Noisy(), still, jax.random.key(0), tasks, ())
+    assert episodes.trajectory.mask.sum(0).tolist() == [2, 2]
+    assert episodes.trajectory.terminated[1].tolist() == [True, False]  # termination goes before truncation
+    assert episodes.trajectory.truncated[1].tolist() == [False, True]
+    assert episodes.finished.episodes.tolist() == [1, 1]
+    state = Steps(5).init(Noisy(), jax.random.key(0), tasks)
+    steps = Steps(5).collect(Noisy(), still, jax.random.key(0), tasks, state)
+    assert steps.trajectory.truncated[:, 1].tolist() == [False, True, False, True, False]
+    assert steps.trajectory.observation[:, 1, 0].tolist() == [0, 1, 0, 1, 0]
+    assert steps.finished.lengths.tolist() == [4, 4]
+
+
 def test_equals_a_naive_loop_over_one_environment():
     """The scan against Python: same keys, one step at a time, stopping at the end of the episode."""
     environment = CartPoleBalance()
@@ -68,7 +110,7 @@ def test_equals_a_naive_loop_over_one_environment():
             action, _ = act(act_keys[time, column], observation)
             # float32; the scan and the loop are compiled apart, and the pole is unstable: errors grow
             np.testing.assert_allclose(trajectory.observation[time, column], observation, atol=1e-3)
-            state, reward, terminated = environment.step(state, action, task)
+            state, reward, terminated, _ = environment.step(key, state, action, task)
             assert trajectory.reward[time, column] == reward
             if terminated:
                 break
@@ -145,7 +187,7 @@ def test_steps_equal_a_naive_loop_over_one_environment():
             # float32; the scan and the loop are compiled apart, errors grow within nine steps only
             np.testing.assert_allclose(trajectory.observation[time, column], observation, atol=1e-4)
             action, _ = act(act_keys[time, column], observation)
-            standing, _, terminated = step(standing, action, task)
+            standing, _, terminated, _ = step(key, standing, action, task)
             elapsed += 1
             assert trajectory.terminated[time, column] == terminated
             assert trajectory.truncated[time, column] == (not terminated and elapsed == 9)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gossamer.algorithms import A2C, DistMTPS, Reinforce, SiAC
-from gossamer.environments import Acrobot, spaces_of
+from gossamer.environments import Acrobot
 from gossamer.errors import InputError
 from gossamer.experience import Steps
 from gossamer.recipes import RECIPES
@@ -101,7 +101,7 @@ def test_refuses(changes, sentence):
 
 @pytest.mark.parametrize("algorithm", [SiAC, DistMTPS])
 def test_refuses_actions_that_the_algorithm_has_no_policy_for(algorithm):
-    experiment = small_experiment(environment=Acrobot(), algorithm=algorithm(spaces_of(Acrobot())), tasks=1)
+    experiment = small_experiment(environment=Acrobot(), algorithm=algorithm(), tasks=1)
     message = f"{algorithm.__name__} needs bounded actions and the environment has Discrete.*; use A2C"
     with pytest.raises(InputError, match=message):
         build(replace(experiment, agents=1, topology="isolated"))
@@ -110,10 +110,9 @@ def test_refuses_actions_that_the_algorithm_has_no_policy_for(algorithm):
 @pytest.mark.parametrize("algorithm", [DistMTPS, Reinforce])
 def test_refuses_pieces_of_episodes_where_whole_ones_are_needed(algorithm):
     experiment = small_experiment(experience=Steps(5))
-    whole = algorithm(spaces_of(experiment.environment))
     message = f"{algorithm.__name__} learns from whole episodes and experience is Steps.*; use Episodes"
     with pytest.raises(InputError, match=message):
-        build(replace(experiment, algorithm=whole))
+        build(replace(experiment, algorithm=algorithm()))
 
 
 def test_refuses_a_disconnected_edge_list(tmp_path):

@@ -3,7 +3,7 @@
 from gossamer.algorithms.a2c import A2C
 from gossamer.algorithms.dist_mtps import DistMTPS
 from gossamer.algorithms.impala import Impala
-from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic, adapt, combine
+from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic, GradientAlgorithm, combine, descend
 from gossamer.algorithms.reinforce import Reinforce
 from gossamer.algorithms.siac import SiAC
 
@@ -13,9 +13,10 @@ __all__ = [
     "Averaging",
     "Cyclic",
     "DistMTPS",
+    "GradientAlgorithm",
     "Impala",
     "Reinforce",
     "SiAC",
-    "adapt",
     "combine",
+    "descend",
 ]

@@ -1,11 +1,38 @@
 """Frozen dataclasses of hyper-parameters that jit takes as arguments; nothing here learns."""
 
+import copy
 from dataclasses import fields
 from typing import Any, TypeVar
 
 import jax
 
 Class = TypeVar("Class", bound=type[Any])
+Instance = TypeVar("Instance")
+
+UNBOUND: Any = None
+"""Default of a field that ``bind`` sets: ``spaces: Spaces = field(default=UNBOUND, init=False, repr=False)``.
+
+It is not a hyper-parameter: constructors, command-line flags and ``config.json`` omit it, and ``dataclasses.replace``
+resets it.
+"""
+
+
+def bind_fields(instance: Instance, **values: Any) -> Instance:
+    """Copy a frozen dataclass and set fields that its constructor does not take.
+
+    Example:
+        >>> from dataclasses import dataclass, field
+        >>> @dataclass(frozen=True)
+        ... class Descent:
+        ...     actions: int = field(default=UNBOUND, init=False)
+        ...     learning_rate: float = 0.1
+        >>> bind_fields(Descent(learning_rate=0.2), actions=3).actions
+        3
+    """
+    bound = copy.copy(instance)
+    for name, value in values.items():
+        object.__setattr__(bound, name, value)
+    return bound
 
 
 def traced(cls: Class) -> Class:

@@ -167,7 +167,7 @@ def _film_gymnasium(environment: GymnasiumEnvironment, task: Any, streams: Int[n
     simulators: Any = rendering.simulate(tasks, streams)
     (inside,) = simulators.environments
     rate = inside.metadata.get("render_fps") or 30
-    return _Film(simulators, partial(_rendered, environment.id, inside), float(rate))
+    return _Film(simulators, partial(_rendered, environment.env_id, inside), float(rate))
 
 
 def _rendered(id: str, environment: Any) -> list[Picture]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from gossamer.environments.protocol import Environment
+from gossamer.environments.protocol import Environment, Step
 from gossamer.errors import require_at_least
 from gossamer.system.compilation import computed_once
 from gossamer.types import Collected, Finished, Key, Trajectory
@@ -71,9 +71,10 @@ class Episodes:
         states = jax.vmap(environment.reset)(jax.random.split(reset_key, len(number)), tasks)
         play = _episode_step(environment, act, tasks)
         act_keys = jax.random.split(act_key, (environment.max_steps, len(number)))
+        step_keys = _step_keys(key, environment.max_steps, len(number))
         times = jnp.arange(1, environment.max_steps + 1)
         alive = jnp.ones(len(number), bool)
-        _, transitions = jax.lax.scan(play, (states, alive), (times, act_keys))
+        _, transitions = jax.lax.scan(play, (states, alive), (times, act_keys, step_keys))
         trajectory = Trajectory(*transitions, task=number)
         return Collected(state, trajectory, _finished(trajectory, environments))
 
@@ -142,9 +143,10 @@ class Steps:
             jax.random.split(reset_key, (self.steps, count)), tasks
         )
         act_keys = jax.random.split(act_key, (self.steps, count))
+        step_keys = _step_keys(key, self.steps, count)
         play = _endless_step(environment, act, tasks)
         times = jnp.arange(1, self.steps + 1)
-        state, (transitions, finished) = jax.lax.scan(play, state, (times, starts, act_keys))
+        state, (transitions, finished) = jax.lax.scan(play, state, (times, starts, act_keys, step_keys))
         trajectory = Trajectory(*transitions, task=jnp.arange(count))
         return Collected(state, trajectory, jax.tree.map(lambda rows: rows.sum(0), finished))
 
@@ -153,14 +155,15 @@ def _endless_step(environment: Environment, act: Act, tasks: Any) -> Callable[[A
     """The scan's body: one step of every environment, and a fresh start where that ended an episode."""
     observe = jax.vmap(environment.observe)
 
-    def play(before: Playing, now: tuple[Array, Any, Array]) -> tuple[Playing, Any]:
-        time, starts, keys = now
+    def play(before: Playing, now: tuple[Array, Any, Array, Array]) -> tuple[Playing, Any]:
+        time, starts, act_keys, step_keys = now
         observation = observe(before.states, tasks)
-        action, log_prob = jax.vmap(act)(keys, observation)
+        action, log_prob = jax.vmap(act)(act_keys, observation)
         # Otherwise every array of the transition would hold the dynamics once more, in time and in compilation.
-        step = computed_once(jax.vmap(environment.step)(before.states, action, tasks), time > 0)
+        step = jax.vmap(environment.step)(step_keys, before.states, action, tasks)
+        step = computed_once(step, time > 0)
         elapsed, earned = before.elapsed + 1, before.earned + step.reward
-        truncated = ~step.terminated & (elapsed >= environment.max_steps)
+        truncated = ~step.terminated & _cut(step, elapsed >= environment.max_steps)
         ended = step.terminated | truncated
         states = jax.tree.map(lambda start, on: _where(ended, start, on), starts, step.state)
         following = observe(step.state, tasks)
@@ -175,6 +178,16 @@ def _endless_step(environment: Environment, act: Act, tasks: Any) -> Callable[[A
         return after, (transition, finished)
 
     return play
+
+
+def _step_keys(key: Key, steps: int, environments: int) -> Array:
+    """Keys of the environments' steps, ``[time, env]``, from a stream that neither resets nor actions use."""
+    return jax.random.split(jax.random.fold_in(key, 2), (steps, environments))
+
+
+def _cut(step: Step, at_limit: Bool[Array, "..."]) -> Bool[Array, "..."]:
+    """Whether the environment or its time limit cuts an episode."""
+    return at_limit if step.truncated is None else step.truncated | at_limit
 
 
 def _finished(trajectory: Trajectory, environments: int) -> Finished:
@@ -196,19 +209,22 @@ def _episode_step(environment: Environment, act: Act, tasks: Any) -> Callable[[A
     """The scan's body: one step of every environment that is still in its episode."""
     observe = jax.vmap(environment.observe)
 
-    def play(carry: tuple[Any, Bool[Array, " env"]], now: tuple[Array, Array]) -> tuple[Any, Any]:
+    def play(carry: tuple[Any, Bool[Array, " env"]], now: tuple[Array, Array, Array]) -> tuple[Any, Any]:
         states, alive = carry
-        time, keys = now
+        time, act_keys, step_keys = now
         observation = observe(states, tasks)
-        action, log_prob = jax.vmap(act)(keys, observation)
-        step = jax.vmap(environment.step)(states, action, tasks)
+        action, log_prob = jax.vmap(act)(act_keys, observation)
+        step = jax.vmap(environment.step)(step_keys, states, action, tasks)
         states = jax.tree.map(lambda new, old: _where(alive, new, old), step.state, states)
         terminated = alive & step.terminated
-        truncated = alive & ~step.terminated & (time == environment.max_steps)
+        cut = _cut(step, time == environment.max_steps)
+        truncated = alive & ~step.terminated & cut
         reward = jnp.where(alive, step.reward, 0.0)
         after = observe(states, tasks)
         transition = (observation, action, log_prob, reward, after, terminated, truncated, alive)
-        return (states, alive & ~step.terminated), transition
+        # The time limit ends the scan itself.
+        ended = step.terminated if step.truncated is None else step.terminated | step.truncated
+        return (states, alive & ~ended), transition
 
     return play
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from gossamer.algorithms.protocol import Algorithm, Averaging, combine
+from gossamer.algorithms.protocol import Algorithm, Averaging, GradientAlgorithm, combine
 from gossamer.running_statistics import without_statistics
 from gossamer.runtimes.rounds import (
     AgentRound,
@@ -100,17 +100,17 @@ def learn_alone(
 
 @jit
 def gradient_alone(
-    algorithm: Algorithm, learner: Learner, collected: Collected, turn: Turn
+    algorithm: GradientAlgorithm, learner: Learner, collected: Collected, turn: Turn
 ) -> tuple[Any, AgentRound]:
-    """Half of ``learn_alone``: the gradient, for whoever applies it."""
+    """The gradient of a round, which ``apply_alone`` applies: together they are ``learn_alone``."""
     _, adapt_key = turn.keys()
     gradient, info = algorithm.gradient(learner, collected.trajectory, adapt_key)
     return gradient, report_of(collected, info)
 
 
 @jit
-def apply_alone(algorithm: Algorithm, learner: Learner, gradient: Any) -> Learner:
-    """The other half."""
+def apply_alone(algorithm: GradientAlgorithm, learner: Learner, gradient: Any) -> Learner:
+    """The learner after one optimiser step along a gradient."""
     return algorithm.apply(learner, gradient)
 
 

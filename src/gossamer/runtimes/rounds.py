@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from gossamer.algorithms.protocol import Algorithm, adapt
+from gossamer.algorithms.protocol import Algorithm
 from gossamer.types import Collected, Finished, Info, Key, Learner
 
 
@@ -95,7 +95,7 @@ def learn_from(
     algorithm: Algorithm, learner: Learner, collected: Collected, key: Key
 ) -> tuple[Learner, AgentRound]:
     """The second half of a round, for one agent whose experience was collected already."""
-    adapted, info = adapt(algorithm, learner, collected.trajectory, key)
+    adapted, info = algorithm.adapt(learner, collected.trajectory, key)
     return adapted, report_of(collected, info)
 
 
