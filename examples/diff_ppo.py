@@ -130,7 +130,8 @@ class DiffPPO:
             return (optax.apply_updates(params, change), optimiser), info
 
         (params, optimiser), infos = jax.lax.scan(step, (learner.params, learner.optimiser), minibatches)
-        return Learner(params, optimiser, learner.updates + 1), jax.tree.map(jnp.mean, infos)
+        adapted = learner._replace(params=params, optimiser=optimiser, updates=learner.updates + 1)
+        return adapted, jax.tree.map(jnp.mean, infos)
 
     def message(self, learner: Learner) -> Params:
         """All parameters; what Adam remembers stays with the agent."""

@@ -18,11 +18,14 @@ from gossamer.algorithms import (
     Impala,
     Reinforce,
     SiAC,
+    acting,
     combine,
+    initial_carry,
 )
 from gossamer.algorithms.hyperparameters import traced
 from gossamer.runs.serialization import dumps, loads
 from gossamer.types import Box, Discrete, Frames, Spaces, Trajectory
+from stateful import Elman, ReplayedQ
 
 SPACES = Spaces(observation_size=3, action=Box(size=2, bound=4.0))
 DISCRETE = Spaces(3, Discrete(4))
@@ -46,8 +49,11 @@ ALGORITHMS = {
     "reinforce-discrete": Reinforce(hidden=(8,), baseline="none", optimiser="sgd").bind(DISCRETE),
     "dist-mtps": DistMTPS().bind(SPACES, neighbours=2),
     "dist-mtps-power": DistMTPS("power", latent=3).bind(SPACES, neighbours=2),
+    "recurrent": Elman().bind(DISCRETE),
+    "replay": ReplayedQ().bind(DISCRETE),
 }
 KEY = jax.random.key(0)
+MARK = 1234.5678  # in a memory or a carry; no parameter has this value
 
 over_algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
 AVERAGING = {name: each for name, each in ALGORITHMS.items() if isinstance(each, Averaging)}
@@ -81,7 +87,13 @@ def trajectory(algorithm, time=5, env=3):
         reward=jax.random.normal(keys[2], (time, env)),
         truncated=jnp.broadcast_to(last, (time, env)),
         mask=jnp.ones((time, env), bool),
+        carry=initial_carry(algorithm, env),
     )
+
+
+def sent(algorithm, learner):
+    """The bytes of a message, and of nothing else that its wire format adds."""
+    return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(algorithm.message(learner)))
 
 
 def shapes(tree):
@@ -107,12 +119,11 @@ def test_keys_decide_everything(algorithm):
         for x, y in zip(jax.tree.leaves(learner.params), jax.tree.leaves(other.params), strict=True)
     )
     # of a few choices, twenty in a row would hardly be the same
-    ones = jnp.ones((20, algorithm.spaces.observation_size))
+    ones, carries = jnp.ones((20, algorithm.spaces.observation_size)), initial_carry(algorithm, 20)
 
     @jax.jit
     def act(key):
-        keys = jax.random.split(key, 20)
-        return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(learner.params, keys, ones)[0]
+        return jax.vmap(acting(algorithm, learner.params))(jax.random.split(key, 20), ones, carries)[0]
 
     np.testing.assert_array_equal(act(KEY), act(KEY))
     assert not np.array_equal(act(KEY), act(jax.random.key(9)))
@@ -151,7 +162,7 @@ def test_combining_with_oneself_alone_changes_nothing(algorithm):
 
 
 @over_averaging
-def test_combining_is_the_weighted_mean_of_messages_and_touches_no_optimiser(algorithm):
+def test_combining_is_the_weighted_mean_of_messages_and_touches_nothing_else(algorithm):
     learners = [algorithm.init(jax.random.key(seed)) for seed in range(3)]
     adapted, _ = adapt(algorithm, learners[0], trajectory(algorithm), KEY)
     messages = jax.tree.map(
@@ -166,6 +177,19 @@ def test_combining_is_the_weighted_mean_of_messages_and_touches_no_optimiser(alg
         messages,
     )
     jax.tree.map(np.testing.assert_array_equal, combined.optimiser, adapted.optimiser)
+    jax.tree.map(np.testing.assert_array_equal, combined.memory, adapted.memory)
+
+
+@over_algorithms
+def test_messages_hold_nothing_of_memory_or_carry(algorithm):
+    """Byte for byte, before and after learning from both."""
+    marked = partial(jax.tree.map, lambda leaf: jnp.full_like(leaf, MARK))
+    learner, played = algorithm.init(KEY), trajectory(algorithm)
+    learner = learner._replace(memory=marked(learner.memory))
+    adapted, _ = adapt(algorithm, learner, played._replace(carry=marked(played.carry)), KEY)
+    for each in (learner, adapted):
+        assert np.float32(MARK).tobytes() not in sent(algorithm, each)
+        assert sent(algorithm, each) == sent(algorithm, each._replace(memory=()))
 
 
 @over_algorithms

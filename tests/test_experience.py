@@ -11,8 +11,8 @@ from gossamer.experience import Episodes, Steps
 from small import Countdown, CountdownEnvironment
 
 
-def still(key, observation):
-    return jnp.zeros(1), jnp.zeros(())
+def still(key, observation, carry):
+    return jnp.zeros(1), jnp.zeros(()), carry
 
 
 def countdown(*steps, episodes=1):
@@ -58,8 +58,8 @@ class Noisy(CountdownEnvironment):
 
 @pytest.mark.parametrize("experience", [Episodes(2), Steps(4)], ids=["episodes", "steps"])
 def test_every_step_has_a_key_that_no_action_or_start_has(experience):
-    def uniform(key, observation):
-        return jax.random.uniform(key, (1,)), jnp.zeros(())
+    def uniform(key, observation, carry):
+        return jax.random.uniform(key, (1,)), jnp.zeros(()), carry
 
     tasks = Countdown(jnp.array([5, 5]))
     state = experience.init(Noisy(), jax.random.key(1), tasks)
@@ -93,9 +93,9 @@ def test_equals_a_naive_loop_over_one_environment():
     tasks = jax.tree.map(lambda leaf: leaf[0], environment.task_set(4).deal(agents=1))
     key = jax.random.key(3)
 
-    def act(act_key, observation):
+    def act(act_key, observation, carry=()):
         action = 5 * jax.random.normal(act_key, (1,)) - observation[:1]
-        return action, action[0]
+        return action, action[0], carry
 
     trajectory = jax.jit(Episodes(1).collect, static_argnums=(0, 1))(
         environment, act, key, tasks, ()
@@ -107,7 +107,7 @@ def test_equals_a_naive_loop_over_one_environment():
         state = environment.reset(jax.random.split(reset_key, 4)[column], task)
         for time in range(environment.max_steps):
             observation = environment.observe(state, task)
-            action, _ = act(act_keys[time, column], observation)
+            action, _, _ = act(act_keys[time, column], observation)
             # float32; the scan and the loop are compiled apart, and the pole is unstable: errors grow
             np.testing.assert_allclose(trajectory.observation[time, column], observation, atol=1e-3)
             state, reward, terminated, _ = environment.step(key, state, action, task)
@@ -167,9 +167,9 @@ def test_steps_equal_a_naive_loop_over_one_environment():
     tasks = jax.tree.map(lambda leaf: leaf[0], environment.task_set(4).deal(agents=1))
     tasks = jax.tree.map(lambda leaf: leaf[:count], tasks)
 
-    def act(act_key, observation):
+    def act(act_key, observation, carry=()):
         action = 5 * jax.random.normal(act_key, (1,)) - observation[:1]
-        return action, action[0]
+        return action, action[0], carry
 
     state = Steps(steps).init(environment, jax.random.key(0), tasks)
     key = jax.random.key(3)
@@ -186,7 +186,7 @@ def test_steps_equal_a_naive_loop_over_one_environment():
             observation = environment.observe(standing, task)
             # float32; the scan and the loop are compiled apart, errors grow within nine steps only
             np.testing.assert_allclose(trajectory.observation[time, column], observation, atol=1e-4)
-            action, _ = act(act_keys[time, column], observation)
+            action, _, _ = act(act_keys[time, column], observation)
             standing, _, terminated, _ = step(key, standing, action, task)
             elapsed += 1
             assert trajectory.terminated[time, column] == terminated

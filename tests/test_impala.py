@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.algorithms import A2C, Impala
+from gossamer.algorithms import A2C, Impala, acting
 from gossamer.environments import spaces_of
 from gossamer.errors import InputError
 from gossamer.experience import Steps
@@ -209,10 +209,7 @@ def learn(impala, lag, updates=400):
         behind = jax.tree.map(lambda leaf: leaf[0], history)
         collect_key, adapt_key = jax.random.split(key)
 
-        def act(key, observation):
-            return impala.act(behind, key, observation)
-
-        collected = steps.collect(environment, act, collect_key, tasks, state)
+        collected = steps.collect(environment, acting(impala, behind), collect_key, tasks, state)
         learner, _ = impala.adapt(learner, collected.trajectory, adapt_key)
         history = jax.tree.map(
             lambda past, new: jnp.concatenate([past[1:], new[None]]), history, learner.params

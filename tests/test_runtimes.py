@@ -155,8 +155,8 @@ def test_resting_agents_are_not_stepped():
     steps = HostSteps(OnHost(CountdownEnvironment()), 4, tasks, streams)
     steps.start()
 
-    def act(step, observations):
-        return jnp.zeros((*observations.shape[:3], 1)), jnp.zeros(observations.shape[:3])
+    def act(step, observations, carries):
+        return jnp.zeros((*observations.shape[:3], 1)), jnp.zeros(observations.shape[:3]), carries
 
     active = np.array([[True, False], [False, True]])
     first = steps.collect(act, active)

@@ -37,7 +37,7 @@ def column(trajectory, index):
     cut = {
         name: value[:length, index : index + 1]
         for name, value in trajectory._asdict().items()
-        if name != "task"
+        if name not in ("task", "carry")
     }
     return Trajectory(**cut, task=jnp.zeros(1, jnp.int32))
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.algorithms import combine
+from gossamer.algorithms import acting, combine
 from gossamer.experience import Episodes
 from gossamer.runtimes import vectorised
 from gossamer.runtimes.build import build, initial_population
@@ -150,9 +150,7 @@ def test_centralised_is_one_agent_on_the_pooled_batch():
     collect_key, adapt_key = jax.random.split(key)
     tasks = jax.tree.map(lambda leaf: leaf[0], parts.tasks)
 
-    def act(act_key, observation):
-        return parts.algorithm.act(learner.params, act_key, observation)
-
+    act = acting(parts.algorithm, learner.params)
     trajectory = parts.experience.collect(parts.environment, act, collect_key, tasks, state=()).trajectory
     assert trajectory.mask.shape == (20, 25)
     after, _ = parts.algorithm.adapt(learner, trajectory, adapt_key)

@@ -68,7 +68,7 @@ class Lives:
 
 def watch(lives, most_steps=50):
     return list(
-        play(lives, lives.pictures, lambda step, observation: observation[:, 0] + 1000 * step, most_steps)
+        play(lives, lives.pictures, lambda step, seen, carry: (seen[:, 0] + 1000 * step, carry), most_steps)
     )
 
 

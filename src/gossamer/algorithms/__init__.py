@@ -3,7 +3,17 @@
 from gossamer.algorithms.a2c import A2C
 from gossamer.algorithms.dist_mtps import DistMTPS
 from gossamer.algorithms.impala import Impala
-from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic, GradientAlgorithm, combine, descend
+from gossamer.algorithms.protocol import (
+    Algorithm,
+    Averaging,
+    Cyclic,
+    GradientAlgorithm,
+    Recurrent,
+    acting,
+    combine,
+    descend,
+    initial_carry,
+)
 from gossamer.algorithms.reinforce import Reinforce
 from gossamer.algorithms.siac import SiAC
 
@@ -15,8 +25,11 @@ __all__ = [
     "DistMTPS",
     "GradientAlgorithm",
     "Impala",
+    "Recurrent",
     "Reinforce",
     "SiAC",
+    "acting",
     "combine",
     "descend",
+    "initial_carry",
 ]

@@ -267,7 +267,8 @@ class A2C:
             observation = observation.merged(gradient.observation)
         if self._normalises_rewards:
             reward = reward.merged(gradient.reward)
-        return Learner(A2CParams(network, log_scale, observation, reward), state, learner.updates + 1)
+        params = A2CParams(network, log_scale, observation, reward)
+        return learner._replace(params=params, optimiser=state, updates=learner.updates + 1)
 
     adapt = descend
 
@@ -282,7 +283,7 @@ class A2C:
         if self.statistics == "local":
             own = learner.params
             mixed = mixed._replace(observation=own.observation, reward=own.reward)
-        return Learner(mixed, learner.optimiser, learner.updates)
+        return learner._replace(params=mixed)
 
     @property
     def _normalises_observations(self) -> bool:

@@ -205,7 +205,8 @@ class DistMTPS:
         right = jnp.einsum("oak,op,pa->k", basis, found.curvature, found.target)
         coefficients = jnp.linalg.solve(normal + self.coefficient_regulariser * jnp.eye(self.latent), right)
         model = Quadratic(found.target, found.curvature, learner.optimiser.multipliers)
-        return Learner(Factors(basis, coefficients), model, learner.updates + 1)
+        params = Factors(basis, coefficients)
+        return learner._replace(params=params, optimiser=model, updates=learner.updates + 1)
 
     def message(self, learner: Learner) -> NeighbourMessage:
         """The basis for all, and for each neighbour the multiplier of the edge to it."""
@@ -234,10 +235,9 @@ class DistMTPS:
         agreed = self._least(learner, anchors, self.basis_regulariser + self.penalty * jnp.sum(linked))
         kept = learner.optimiser.multipliers - self.penalty * (basis - agreed[None])
         multipliers = jnp.where(_along(linked & ~later, basis), kept, 0.0)
-        return Learner(
-            learner.params._replace(basis=agreed),
-            learner.optimiser._replace(multipliers=multipliers),
-            learner.updates,
+        return learner._replace(
+            params=learner.params._replace(basis=agreed),
+            optimiser=learner.optimiser._replace(multipliers=multipliers),
         )
 
     def _least(self, learner: Learner, anchors: Array, ridge: Float[Array, ""]) -> Array:

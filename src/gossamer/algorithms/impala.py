@@ -190,7 +190,7 @@ class Impala:
         optimiser = self._optimiser(learner.updates)
         change, state = optimiser.update(gradient, learner.optimiser, learner.params)
         params = cast(A2CParams, optax.apply_updates(learner.params, change))
-        return Learner(params, state, learner.updates + 1)
+        return learner._replace(params=params, optimiser=state, updates=learner.updates + 1)
 
     adapt = descend
 
@@ -200,7 +200,7 @@ class Impala:
 
     def absorb(self, learner: Learner, mixed: A2CParams) -> Learner:
         """The learner with combined parameters; its optimiser's state stays its own."""
-        return Learner(mixed, learner.optimiser, learner.updates)
+        return learner._replace(params=mixed)
 
     @property
     def _actor_critic(self) -> A2C:

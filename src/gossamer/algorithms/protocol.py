@@ -6,9 +6,11 @@ pytree whose leaves are the numbers that may change without compiling again (lea
 
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gossamer.types import Info, Key, Learner, Message, NeighbourMessage, Params, Spaces, Trajectory
+from gossamer.types import Act, Info, Key, Learner, Message, NeighbourMessage, Params, Spaces, Trajectory
 
 ActionKind: TypeAlias = Literal["discrete", "bounded", "unbounded"]
 
@@ -93,6 +95,20 @@ class GradientAlgorithm(Algorithm, Protocol):
 
 
 @runtime_checkable
+class Recurrent(Protocol):
+    """What an algorithm has besides if its policy carries something through an episode, such as a hidden state.
+
+    Its ``act`` and ``act_greedily`` take the carry as a last argument and return the next one as a last result. Each
+    environment has a carry of its own, which begins every episode at the initial one. A trajectory holds the carry of
+    its first row.
+    """
+
+    def initial_carry(self) -> Any:
+        """The carry at the start of an episode of one environment: a pytree of arrays."""
+        ...
+
+
+@runtime_checkable
 class Averaging(Algorithm, Protocol):
     """An algorithm whose agents replace parameters by weighted means.
 
@@ -129,6 +145,32 @@ def descend(
     """``adapt`` of a ``GradientAlgorithm``: one optimiser step along the gradient of the trajectory."""
     gradient, info = algorithm.gradient(learner, trajectory, key)
     return algorithm.apply(learner, gradient), info
+
+
+def initial_carry(algorithm: Algorithm, *shape: int) -> Any:
+    """The carry at the start of episodes of environments with these leading axes; ``()`` without a recurrent policy."""
+    carry = algorithm.initial_carry() if isinstance(algorithm, Recurrent) else ()
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*shape, *jnp.shape(leaf))), carry)
+
+
+def acting(algorithm: Algorithm, params: Params, greedy: bool = False) -> Act:
+    """How an agent acts in one environment, the same for policies with and without a carry.
+
+    Greedy actions have the log-probability 0 in place of their own.
+    """
+    policy: Any = algorithm
+    recurrent = isinstance(algorithm, Recurrent)
+
+    def act(key: Key, observation: Array, carry: Any) -> tuple[Array, Array, Any]:
+        before = (carry,) if recurrent else ()
+        if greedy:
+            chosen = policy.act_greedily(params, observation, *before)
+            action, carry = chosen if recurrent else (chosen, carry)
+            return action, jnp.zeros(()), carry
+        action, log_prob, *after = policy.act(params, key, observation, *before)
+        return action, log_prob, after[0] if recurrent else carry
+
+    return act
 
 
 def combine(

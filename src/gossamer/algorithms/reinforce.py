@@ -153,7 +153,8 @@ class Reinforce:
         import optax
 
         change, state = self._optimiser.update(gradient, learner.optimiser, learner.params)
-        return Learner(optax.apply_updates(learner.params, change), state, learner.updates + 1)
+        params = optax.apply_updates(learner.params, change)
+        return learner._replace(params=params, optimiser=state, updates=learner.updates + 1)
 
     adapt = descend
 
@@ -163,7 +164,7 @@ class Reinforce:
 
     def absorb(self, learner: Learner, mixed: Any) -> Learner:
         """The learner with combined parameters; its optimiser's moments stay its own."""
-        return Learner(mixed, learner.optimiser, learner.updates)
+        return learner._replace(params=mixed)
 
     @property
     def _network(self) -> "gossamer.networks.MLP":

@@ -177,9 +177,8 @@ class SiAC:
 
         parts = zip(self._optimisers, gradient, learner.optimiser, learner.params, strict=True)
         (actor, actor_state), (critic, critic_state) = (step(*part) for part in parts)
-        return Learner(
-            ActorCritic(actor, critic), ActorCritic(actor_state, critic_state), updates=learner.updates + 1
-        )
+        params, optimiser = ActorCritic(actor, critic), ActorCritic(actor_state, critic_state)
+        return learner._replace(params=params, optimiser=optimiser, updates=learner.updates + 1)
 
     adapt = descend
 
@@ -189,7 +188,7 @@ class SiAC:
 
     def absorb(self, learner: Learner, mixed: ActorCritic) -> Learner:
         """The learner with combined parameters; its optimisers' moments stay its own."""
-        return Learner(mixed, learner.optimiser, learner.updates)
+        return learner._replace(params=mixed)
 
     @property
     def _actor(self) -> "gossamer.networks.MLP":

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from gossamer.algorithms.protocol import Algorithm, Averaging, GradientAlgorithm, combine
+from gossamer.algorithms.protocol import Algorithm, Averaging, GradientAlgorithm, acting, combine
 from gossamer.running_statistics import without_statistics
 from gossamer.runtimes.rounds import (
     AgentRound,
@@ -82,11 +82,12 @@ def act_alone(
     turn: Turn,
     step: Int[Array, ""] | int,
     observation: Real[Array, "env observation"],
-) -> tuple[Array, Array]:
-    """Actions and log-probabilities for what one agent sees on the host in one step of a round."""
+    carry: Any = (),
+) -> tuple[Array, Array, Any]:
+    """Actions, log-probabilities and next carries for what one agent sees on the host in one step of a round."""
     collect_key, _ = turn.keys()
     keys = jax.random.split(jax.random.fold_in(collect_key, step), len(observation))
-    return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(params, keys, observation)
+    return jax.vmap(acting(algorithm, params))(keys, observation, carry)
 
 
 @jit

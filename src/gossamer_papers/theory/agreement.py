@@ -271,7 +271,7 @@ def _run(
     one_agent = partial(_adapt, algorithm, environment)
 
     def one_round(params: Params, round: Int[Array, ""]) -> tuple[Params, tuple[Array, Array, Array]]:
-        own = Learner(params, learners.optimiser, learners.updates)
+        own = learners._replace(params=params)
         adapted = jax.vmap(one_agent, in_axes=(0, 0, 0, None))(
             own, tasks, keys(seed, jnp.arange(agents), round), steps.at(round)
         )
