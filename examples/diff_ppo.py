@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from gossamer.algorithms.hyperparameters import UNBOUND, bind_fields, traced
+from gossamer.algorithms.hyperparameters import bind_fields, traced
 from gossamer.distributions import Categorical, DiagonalGaussian
 from gossamer.errors import InputError, require_at_least, require_positive, require_within
 from gossamer.networks import ActorCriticMLP
@@ -30,7 +30,7 @@ class DiffPPO:
         InputError: a hyper-parameter lies outside its range.
     """
 
-    spaces: Spaces = field(default=UNBOUND, init=False, repr=False)
+    spaces: Spaces = field(init=False, repr=False, compare=False)
     """What the agent observes and does; ``bind`` sets it."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of actor and critic (neurons)."""

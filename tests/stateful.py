@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from gossamer.algorithms import descend
-from gossamer.algorithms.hyperparameters import UNBOUND, bind_fields, traced
+from gossamer.algorithms.hyperparameters import bind_fields, traced
 from gossamer.algorithms.weighting import transition_weights
 from gossamer.distributions import Categorical
 from gossamer.environments import Step, TaskSet
@@ -21,7 +21,7 @@ from gossamer.types import Discrete, Learner, Spaces
 class Elman:
     """REINFORCE with an Elman network, whose hidden state is the carry."""
 
-    spaces: Spaces = field(default=UNBOUND, init=False, repr=False)
+    spaces: Spaces = field(init=False, repr=False, compare=False)
     hidden: int = 6
     learning_rate: float = 0.03
     discount: float = 1.0
@@ -110,7 +110,7 @@ class Replay(NamedTuple):
 class ReplayedQ:
     """Q-learning with linear values, on batches drawn from a memory; explores by uniform actions."""
 
-    spaces: Spaces = field(default=UNBOUND, init=False, repr=False)
+    spaces: Spaces = field(init=False, repr=False, compare=False)
     capacity: int = 64
     batch: int = 16
     optimiser_steps: int = 4

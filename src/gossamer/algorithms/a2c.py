@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, Real
 
-from gossamer.algorithms.hyperparameters import UNBOUND, bind_fields, traced
+from gossamer.algorithms.hyperparameters import bind_fields, traced
 from gossamer.algorithms.policy_gradient import actor_critic_loss, clipped, limit_of
 from gossamer.algorithms.protocol import descend
 from gossamer.algorithms.weighting import Weighting, transition_weights
@@ -100,7 +100,7 @@ class A2C:
         ((), ())
     """
 
-    spaces: Spaces = field(default=UNBOUND, init=False, repr=False)
+    spaces: Spaces = field(init=False, repr=False, compare=False)
     """What the agent observes and does; ``bind`` sets it."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers (neurons)."""

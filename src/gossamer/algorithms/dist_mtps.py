@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gossamer.algorithms.hyperparameters import UNBOUND, bind_fields, traced
+from gossamer.algorithms.hyperparameters import bind_fields, traced
 from gossamer.algorithms.protocol import Needs
 from gossamer.algorithms.weighting import transition_weights
 from gossamer.distributions import DiagonalGaussian
@@ -92,13 +92,13 @@ class DistMTPS:
 
     needs: ClassVar = Needs(actions=("bounded",), whole_episodes=True)
 
-    spaces: Spaces = field(default=UNBOUND, init=False, repr=False)
+    spaces: Spaces = field(init=False, repr=False, compare=False)
     """What the agent observes and does; ``bind`` sets it."""
     search: Search = "reinforce"
     """How a task's policy is searched: by its gradient (REINFORCE) or by weighted regression (PoWER)."""
     latent: int = 2
     """Columns of the basis: how many policies each task's is a combination of, >= 1."""
-    neighbours: int = field(default=UNBOUND, init=False, repr=False)
+    neighbours: int = field(init=False, repr=False, compare=False)
     """Largest number of neighbours of any agent, each with a multiplier; ``bind`` sets it."""
     step_size: float = 0.1
     """η, how far REINFORCE goes along the gradient, > 0."""

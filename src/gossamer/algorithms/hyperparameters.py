@@ -9,22 +9,18 @@ import jax
 Class = TypeVar("Class", bound=type[Any])
 Instance = TypeVar("Instance")
 
-UNBOUND: Any = None
-"""Default of a field that ``bind`` sets: ``spaces: Spaces = field(default=UNBOUND, init=False, repr=False)``.
-
-It is not a hyper-parameter: constructors, command-line flags and ``config.json`` omit it, and ``dataclasses.replace``
-resets it.
-"""
-
 
 def bind_fields(instance: Instance, **values: Any) -> Instance:
     """Copy a frozen dataclass and set fields that its constructor does not take.
+
+    Declare such a field as ``field(init=False, repr=False, compare=False)``, without a default: command-line flags and
+    ``config.json`` then omit it, and ``dataclasses.replace`` leaves it unset.
 
     Example:
         >>> from dataclasses import dataclass, field
         >>> @dataclass(frozen=True)
         ... class Descent:
-        ...     actions: int = field(default=UNBOUND, init=False)
+        ...     actions: int = field(init=False)
         ...     learning_rate: float = 0.1
         >>> bind_fields(Descent(learning_rate=0.2), actions=3).actions
         3
@@ -59,7 +55,8 @@ def traced(cls: Class) -> Class:
 
     def flatten(instance: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return tuple(getattr(instance, name) for name in leaves), tuple(
-            getattr(instance, name) for name in structure
+            getattr(instance, name, None)  # None before ``bind``
+            for name in structure
         )
 
     def unflatten(constant: tuple[Any, ...], values: Any) -> Any:

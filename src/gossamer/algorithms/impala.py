@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num, Real
 
 from gossamer.algorithms.a2c import A2C, A2CParams, Network
-from gossamer.algorithms.hyperparameters import UNBOUND, bind_fields, traced
+from gossamer.algorithms.hyperparameters import bind_fields, traced
 from gossamer.algorithms.policy_gradient import actor_critic_loss, clipped, limit_of
 from gossamer.algorithms.protocol import descend
 from gossamer.algorithms.weighting import transition_weights
@@ -67,7 +67,7 @@ class Impala:
         ((), ())
     """
 
-    spaces: Spaces = field(default=UNBOUND, init=False, repr=False)
+    spaces: Spaces = field(init=False, repr=False, compare=False)
     """What the agent observes and does; ``bind`` sets it."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers (neurons)."""
@@ -205,7 +205,12 @@ class Impala:
     @property
     def _actor_critic(self) -> A2C:
         return _actor_critic(
-            self.spaces, self.hidden, self.activation, self.network, self.convolution_widths, self.precision
+            getattr(self, "spaces", None),
+            self.hidden,
+            self.activation,
+            self.network,
+            self.convolution_widths,
+            self.precision,
         )
 
     def _estimate(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from gossamer.algorithms.hyperparameters import UNBOUND, bind_fields, traced
+from gossamer.algorithms.hyperparameters import bind_fields, traced
 from gossamer.algorithms.protocol import Needs, descend
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import Categorical, DiagonalGaussian, Spread, bounded_gaussian
@@ -57,7 +57,7 @@ class Reinforce:
 
     needs: ClassVar = Needs(actions=("bounded", "discrete"), whole_episodes=True)
 
-    spaces: Spaces = field(default=UNBOUND, init=False, repr=False)
+    spaces: Spaces = field(init=False, repr=False, compare=False)
     """What the agent observes and does; ``bind`` sets it."""
     hidden: tuple[int, ...] = (400, 400)
     """Widths of the policy's hidden layers (neurons)."""
