@@ -28,19 +28,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.control import machine, show
-from gossamer.algorithms import A2C, adapt
+from gossamer.algorithms import A2C, descend
 from gossamer.system.compilation import FAST_CONVOLUTIONS, keep_memory_mapped
 from gossamer.types import Discrete, Frames, Key, Learner, Params, Spaces, Trajectory
 
 FRAMES = Frames(stack=4, height=84, width=84)
-A2C_ON_FRAMES = A2C(
-    Spaces(FRAMES.size, Discrete(6), FRAMES),
-    hidden=(512,),
-    activation="relu",
-    network="nature",
-    epsilon=0.01,
-    reward_clip=1.0,
-)
+SPACES = Spaces(FRAMES.size, Discrete(6), FRAMES)
+GALA = A2C(hidden=(512,), activation="relu", network="nature", epsilon=0.01, reward_clip=1.0)
+A2C_ON_FRAMES = GALA.bind(SPACES)
 STEPS, SIMULATORS = 5, (16, 64)
 PROCESSES, REPEATS = 3, 9
 ROOT = Path(__file__).parents[1]
@@ -106,10 +101,10 @@ def way(name: str, repeats: int) -> dict[str, list[float]]:
     if "memory kept" in name:
         keep_memory_mapped()
     options = None if name == "default" else FAST_CONVOLUTIONS
-    a2c = A2C_ON_FRAMES if "bfloat16" not in name else replace(A2C_ON_FRAMES, precision="bfloat16")
+    a2c = A2C_ON_FRAMES if "bfloat16" not in name else replace(GALA, precision="bfloat16").bind(SPACES)
     learner = jax.jit(a2c.init)(jax.random.key(0))
     act = jax.jit(act_for_all, compiler_options=options)
-    update = jax.jit(adapt, compiler_options=options)
+    update = jax.jit(descend, compiler_options=options)
     key, figures = jax.random.key(1), {}
     for simulators in SIMULATORS:
         batch = trajectory(simulators)

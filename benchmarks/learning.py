@@ -72,7 +72,7 @@ def variants(name: str) -> dict[str, Experiment]:
         f"{kind}, mean of 25 networks": replace(each, initial_parameters="averaged")
         for kind, each in (("diffusion", diffusion), ("centralised", centralised(diffusion)))
     }
-    successive = SuccessiveSiAC(diffusion.algorithm.spaces)
+    successive = SuccessiveSiAC()
     return (
         both
         | averaged

@@ -3,7 +3,7 @@
 It is written for one agent. Who its neighbours are, and when it hears them, is the experiment's choice.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from gossamer.algorithms.hyperparameters import traced
+from gossamer.algorithms.hyperparameters import bind_fields, traced
 from gossamer.distributions import Categorical, DiagonalGaussian
 from gossamer.errors import InputError, require_at_least, require_positive, require_within
 from gossamer.networks import ActorCriticMLP
@@ -26,14 +26,12 @@ class DiffPPO:
 
         mean[ −min(r_t Â_t, clip(r_t, 1 − ε, 1 + ε) Â_t) + ½ (v(s_t) − target_t)² ],  r_t = π(a_t|s_t) / π_old(a_t|s_t)
 
-    The contract has one gradient a round; here it is the way that all steps of a round go, and where Adam is then.
-
     Raises:
-        InputError: where a hyper-parameter lies outside its range, or a round has fewer transitions than minibatches.
+        InputError: a hyper-parameter lies outside its range.
     """
 
-    spaces: Spaces
-    """What the agent sees and does: the environment's."""
+    spaces: Spaces = field(init=False, repr=False, compare=False)
+    """What the agent observes and does; ``bind`` sets it."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of actor and critic (neurons)."""
     epochs: int = 4
@@ -56,6 +54,15 @@ class DiffPPO:
         require_positive("clip", self.clip)
         require_within("discount", self.discount, 0.0, 1.0)
         require_within("trace_decay", self.trace_decay, 0.0, 1.0)
+
+    def bind(self, spaces: Spaces) -> "DiffPPO":
+        """Copy for an environment with these spaces."""
+        return bind_fields(self, spaces=spaces)
+
+    @property
+    def optimiser_steps(self) -> int:
+        """Steps of Adam in a round."""
+        return self.epochs * self.minibatches
 
     def init(self, key: Key) -> Learner:
         """A learner with its own random parameters and a fresh optimiser."""
@@ -99,8 +106,12 @@ class DiffPPO:
         value_loss = 0.5 * jnp.sum(weight * error**2)
         return policy_loss + value_loss, {"policy_loss": policy_loss, "value_loss": value_loss}
 
-    def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[tuple[Params, Any], Info]:
-        """Parameters before all steps minus those after, and the optimiser's state; the key orders transitions."""
+    def adapt(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[Learner, Info]:
+        """The learner after all steps of a round; the key shuffles the transitions.
+
+        Raises:
+            InputError: a round has fewer transitions than minibatches.
+        """
         time, env = trajectory.mask.shape
         if time * env < self.minibatches:
             raise InputError(f"minibatches is {self.minibatches}; a round has only {time * env} transitions")
@@ -119,13 +130,8 @@ class DiffPPO:
             return (optax.apply_updates(params, change), optimiser), info
 
         (params, optimiser), infos = jax.lax.scan(step, (learner.params, learner.optimiser), minibatches)
-        way = jax.tree.map(jnp.subtract, learner.params, params)
-        return (way, optimiser), jax.tree.map(jnp.mean, infos)
-
-    def apply(self, learner: Learner, gradient: tuple[Params, Any]) -> Learner:
-        """The learner at the end of its way."""
-        params = jax.tree.map(jnp.subtract, learner.params, gradient[0])
-        return Learner(params, gradient[1], learner.updates + 1)
+        adapted = learner._replace(params=params, optimiser=optimiser, updates=learner.updates + 1)
+        return adapted, jax.tree.map(jnp.mean, infos)
 
     def message(self, learner: Learner) -> Params:
         """All parameters; what Adam remembers stays with the agent."""
@@ -133,7 +139,7 @@ class DiffPPO:
 
     def absorb(self, learner: Learner, mixed: Params) -> Learner:
         """The learner with the weighted mean of its neighbourhood's parameters."""
-        return Learner(mixed, learner.optimiser, learner.updates)
+        return learner._replace(params=mixed)
 
     @property
     def _network(self) -> ActorCriticMLP:

@@ -2,6 +2,7 @@
 
 import signal
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,11 @@ def small_experiment(**changes) -> Experiment:
     return replace(small, **changes)
 
 
+def rebound(algorithm, spaces=None, **changes):
+    """A bound algorithm with other hyper-parameters, which ``replace`` alone would unbind."""
+    return replace(algorithm, **changes).bind(spaces or algorithm.spaces)
+
+
 class Countdown(NamedTuple):
     """A task: the number of steps until it terminates."""
 
@@ -53,7 +59,7 @@ class CountdownEnvironment:
     def observe(self, state, task):
         return state.astype(jnp.float32)[None]
 
-    def step(self, state, action, task):
+    def step(self, key, state, action, task):
         return Step(state + 1, (state + 1).astype(jnp.float32), state + 1 >= task.steps)
 
 
@@ -87,10 +93,10 @@ class GustyBalance(CartPoleBalance):
     def observe(self, state, task):
         return super().observe(state.pole, task)
 
-    def step(self, state, action, task):
-        key, now = jax.random.split(state.key)
-        step = super().step(state.pole, action + 0.1 * jax.random.normal(now), task)
-        return step._replace(state=Gusty(step.state, key))
+    def step(self, key, state, action, task):
+        following, now = jax.random.split(state.key)
+        step = super().step(key, state.pole, action + 0.1 * jax.random.normal(now), task)
+        return step._replace(state=Gusty(step.state, following))
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class _Simulators:
         environment, self.keys = owner.environment, jax.random.split(jax.random.key(0), count)
         self.starts = jax.vmap(environment.reset)(self.keys, tasks)
         self.states, self.elapsed = self.starts, np.zeros(count, np.int64)
-        self.stepping = jax.jit(jax.vmap(environment.step))
+        self.stepping = jax.jit(jax.vmap(partial(environment.step, jax.random.key(0))))
         self.observing = jax.jit(jax.vmap(environment.observe))
         self.closed = False
 

@@ -1,7 +1,5 @@
 """A2C against numpy: returns, the loss's gradient, its optimiser, its running statistics."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,17 +11,12 @@ from gossamer.algorithms import A2C
 from gossamer.errors import InputError
 from gossamer.returns import generalised_advantages
 from gossamer.types import Box, Discrete, Frames, Spaces, Trajectory
+from small import rebound
 
-DISCRETE = A2C(Spaces(3, Discrete(4)), hidden=(8, 8))
-GAUSSIAN = A2C(Spaces(3, Box(2, 1.0)), hidden=(8, 8))
+DISCRETE = A2C(hidden=(8, 8)).bind(Spaces(3, Discrete(4)))
+GAUSSIAN = A2C(hidden=(8, 8)).bind(Spaces(3, Box(2, 1.0)))
 FRAMES = Frames(stack=1, height=36, width=36)
-PIXELS = A2C(
-    Spaces(FRAMES.size, Discrete(4), FRAMES),
-    hidden=(8,),
-    activation="relu",
-    network="nature",
-    convolution_widths=(2, 3, 4),
-)
+PIXELS = A2C((8,), "relu", "nature", (2, 3, 4)).bind(Spaces(FRAMES.size, Discrete(4), FRAMES))
 KEY = jax.random.key(0)
 by_actions = pytest.mark.parametrize("a2c", [DISCRETE, GAUSSIAN], ids=["categorical", "gaussian"])
 
@@ -122,7 +115,7 @@ def test_advantages_equal_naive_sums(data, gamma, decay):
 
 @by_actions
 def test_estimates_bootstrap_with_the_final_observation(a2c):
-    a2c = replace(a2c, discount=0.9, trace_decay=0.7)
+    a2c = rebound(a2c, discount=0.9, trace_decay=0.7)
     trajectory, params = batch(a2c), a2c.init(KEY).params
     estimate = a2c.estimate(params, trajectory)
     value, following = (
@@ -165,7 +158,7 @@ def naive_loss(a2c, layers, log_scale, trajectory, advantage, target):
 @by_actions
 def test_the_gradient_equals_finite_differences_of_the_loss_by_hand(a2c):
     """Advantages and targets stand still while weights move."""
-    a2c = replace(a2c, entropy_coefficient=0.3, value_coefficient=0.7)
+    a2c = rebound(a2c, entropy_coefficient=0.3, value_coefficient=0.7)
     learner, trajectory = a2c.init(KEY), batch(a2c)
     estimate = jax.tree.map(np.float64, a2c.estimate(learner.params, trajectory))
     gradient, _ = a2c.gradient(learner, trajectory, KEY)
@@ -201,11 +194,11 @@ def test_padding_counts_nothing():
 
 def test_the_gradient_that_is_applied_has_at_most_the_given_norm():
     """Plain descent at rate 1 shows what is applied."""
-    descent = replace(DISCRETE, optimiser="sgd", learning_rate=1.0)
+    descent = rebound(DISCRETE, optimiser="sgd", learning_rate=1.0)
     trajectory = batch(descent)
     large = trajectory._replace(reward=100 * trajectory.reward)
     for limit, norm in ((0.5, 0.5), (2.0, 2.0), (0.0, None)):
-        a2c = replace(descent, max_gradient_norm=limit)
+        a2c = rebound(descent, max_gradient_norm=limit)
         learner = a2c.init(KEY)
         gradient, info = a2c.gradient(learner, large, KEY)
         change = jax.tree.map(
@@ -222,7 +215,7 @@ def test_the_gradient_that_is_applied_has_at_most_the_given_norm():
 
 def test_rmsprop_is_pytorchs():
     """square ← 0.99 square + 0.01 g²; w ← w − 0.0007 g / (√square + 1e-5), from square = 0."""
-    a2c = replace(DISCRETE, max_gradient_norm=0.0)
+    a2c = rebound(DISCRETE, max_gradient_norm=0.0)
     learner = a2c.init(KEY)
     gradient, _ = a2c.gradient(learner, batch(a2c), KEY)
     kernel, square = np.float64(learner.params.network["params"]["policy_head"]["kernel"]), 0.0
@@ -240,7 +233,7 @@ def test_rmsprop_is_pytorchs():
 
 
 def test_epsilon_stands_outside_the_root():
-    a2c = replace(DISCRETE, max_gradient_norm=0.0, epsilon=0.1, learning_rate=1.0)
+    a2c = rebound(DISCRETE, max_gradient_norm=0.0, epsilon=0.1, learning_rate=1.0)
     learner = a2c.init(KEY)
     gradient, _ = a2c.gradient(learner, batch(a2c), KEY)
     ones = gradient._replace(network=jax.tree.map(jnp.ones_like, gradient.network))
@@ -253,10 +246,10 @@ def test_epsilon_stands_outside_the_root():
 
 @pytest.mark.parametrize(("network", "layers"), [("separate", 6), ("shared", 4)])
 def test_layers_of_actor_and_critic(network, layers):
-    a2c = replace(DISCRETE, network=network)
+    a2c = rebound(DISCRETE, network=network)
     learner = a2c.init(KEY)
     assert len(learner.params.network["params"]) == layers
-    only_critic = replace(a2c, entropy_coefficient=0.0)
+    only_critic = rebound(a2c, entropy_coefficient=0.0)
     trajectory = batch(a2c)
     # without advantage nothing but the critic learns
     trajectory = trajectory._replace(terminated=jnp.ones((6, 3), bool), truncated=jnp.zeros((6, 3), bool))
@@ -347,7 +340,7 @@ def test_an_update_convolves_the_batch_forward_once():
 
 
 def test_rewards_are_clipped_for_the_learner():
-    clipping = replace(DISCRETE, reward_clip=1.0)
+    clipping = rebound(DISCRETE, reward_clip=1.0)
     trajectory, params = batch(DISCRETE), DISCRETE.init(KEY).params
     large = trajectory._replace(reward=5 * trajectory.reward)
     clipped = trajectory._replace(reward=jnp.clip(large.reward, -1, 1))
@@ -355,13 +348,13 @@ def test_rewards_are_clipped_for_the_learner():
     jax.tree.map(
         np.testing.assert_array_equal, clipping.estimate(params, large), DISCRETE.estimate(params, clipped)
     )
-    normalising = replace(clipping, normalise="observations_and_rewards")
+    normalising = rebound(clipping, normalise="observations_and_rewards")
     learner = normalising.init(KEY)
     of_large, of_clipped = (normalising.gradient(learner, each, KEY)[0].reward for each in (large, clipped))
     jax.tree.map(np.testing.assert_array_equal, of_large, of_clipped)
 
 
-NORMALISED = replace(DISCRETE, normalise="observations_and_rewards")
+NORMALISED = rebound(DISCRETE, normalise="observations_and_rewards")
 
 
 def adapted(a2c, batches, key=0):
@@ -407,7 +400,7 @@ def test_the_network_sees_standardised_observations_and_scaled_rewards():
 
 def test_local_statistics_stay_ones_own_and_mixed_ones_are_averaged():
     for statistics in ("local", "mixed"):
-        a2c = replace(NORMALISED, statistics=statistics)
+        a2c = rebound(NORMALISED, statistics=statistics)
         one, two = (adapted(a2c, [batch(a2c, key=key)], key) for key in (1, 2))
         mean = jax.tree.map(lambda x, y: (x + y) / 2, a2c.message(one), a2c.message(two))
         after = a2c.absorb(one, mean).params
@@ -422,7 +415,7 @@ def test_local_statistics_stay_ones_own_and_mixed_ones_are_averaged():
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lion"])
 def test_other_optimisers_by_name(name):
-    a2c = replace(DISCRETE, optimiser=name, learning_rate=0.01)
+    a2c = rebound(DISCRETE, optimiser=name, learning_rate=0.01)
     learner = a2c.init(KEY)
     gradient, _ = a2c.gradient(learner, batch(a2c), KEY)
     change = a2c.apply(learner, gradient).params.network["params"]["policy_head"]["kernel"]
@@ -450,7 +443,7 @@ def test_other_optimisers_by_name(name):
 )
 def test_refuses(change, sentence):
     with pytest.raises(InputError, match=sentence):
-        replace(DISCRETE, **change)
+        rebound(DISCRETE, **change)
 
 
 @pytest.mark.parametrize(
@@ -466,4 +459,4 @@ def test_refuses(change, sentence):
 )
 def test_refuses_with_frames(change, sentence):
     with pytest.raises(InputError, match=sentence):
-        replace(PIXELS, **change)
+        rebound(PIXELS, **change)

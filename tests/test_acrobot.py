@@ -3,6 +3,7 @@
 import functools
 import math
 from dataclasses import FrozenInstanceError
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from gossamer.environments.acrobot import EASY, HARD, Acrobot, AcrobotState, Acr
 from gossamer.errors import InputError
 from gossamer.types import Discrete
 
+KEY = jax.random.key(0)  # of steps, which Acrobot ignores
 SAMPLES = 400
 UNIT = AcrobotTask(length=1.0, mass=1.0, inertia=1.0)
 CONSTANTS = ["gravity", "timestep", "torque", "centre_of_mass", "max_shoulder_speed", "max_elbow_speed"]
@@ -42,7 +44,7 @@ def draw(seed, fraction, environment):
 
 @functools.cache
 def batched_step(environment):
-    return jax.jit(jax.vmap(environment.step))
+    return jax.jit(jax.vmap(partial(environment.step, KEY)))
 
 
 @functools.cache
@@ -147,7 +149,7 @@ def test_without_a_torque_energy_is_conserved(task, gravity):
         start = AcrobotState(*jnp.array([2.0, -1.0, 1.0, 3.0]))
 
         def swing(state, _):
-            state = environment.step(state, jnp.array(1), task).state
+            state = environment.step(KEY, state, jnp.array(1), task).state
             return state, state
 
         _, states = jax.lax.scan(swing, start, length=1000)
@@ -209,7 +211,7 @@ def test_left_and_right_are_alike_and_every_step_stays_in_bounds(angles, velocit
 
 @functools.cache
 def single_step():
-    return jax.jit(Acrobot().step)
+    return jax.jit(partial(Acrobot().step, KEY))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_it_ends_where_the_tip_is_above_the_goal_whatever_the_links_length(
 ):
     # A millisecond from rest moves nothing by more than 2e-5.
     environment = Acrobot(goal_height=goal_height, timestep=0.001)
-    step = environment.step(AcrobotState(*jnp.array([*angles, 0.0, 0.0])), jnp.array(1), task)
+    step = environment.step(KEY, AcrobotState(*jnp.array([*angles, 0.0, 0.0])), jnp.array(1), task)
     assert bool(step.terminated) is terminated
     assert float(step.reward) == (0.0 if terminated else -1.0)
 
@@ -250,7 +252,7 @@ def test_pushing_with_the_elbow_reaches_the_goal_and_nothing_blows_up(tasks):
     def push(state, _):
         # Along the elbow's own motion: the motor puts in energy at every moment.
         action = 1 + jnp.sign(state.elbow_velocity).astype(int)
-        step = jax.vmap(environment.step)(state, action, task)
+        step = jax.vmap(partial(environment.step, KEY))(state, action, task)
         return step.state, (step.state, step.terminated)
 
     _, (states, terminated) = jax.lax.scan(push, state, None, length=environment.max_steps)
@@ -344,7 +346,7 @@ def test_it_runs_over_agents_and_environments_and_is_traced_once():
 
     def step(*arguments):
         traced.append(arguments)
-        return environment.step(*arguments)
+        return environment.step(KEY, *arguments)
 
     over_all = jax.jit(jax.vmap(jax.vmap(step)))
     tasks = environment.task_set(6).deal(agents=3, copies=2)
@@ -365,7 +367,7 @@ def test_it_runs_over_agents_and_environments_and_is_traced_once():
     alone = environment.reset(keys[1, 2], jax.tree.map(lambda leaf: leaf[1, 2], tasks))
     for seed in range(3):
         action = jax.random.randint(jax.random.key(seed), (3, 4), 0, 3)
-        alone = environment.step(alone, action[1, 2], jax.tree.map(lambda leaf: leaf[1, 2], tasks)).state
+        alone = environment.step(KEY, alone, action[1, 2], jax.tree.map(lambda leaf: leaf[1, 2], tasks)).state
     np.testing.assert_allclose(jnp.stack(alone), jnp.stack(state)[:, 1, 2], atol=1e-5)
 
 
@@ -374,7 +376,7 @@ def test_every_action_and_every_parameter_of_a_task_matters():
     state = environment.reset(jax.random.key(3), UNIT)
     tasks = [UNIT, *(UNIT._replace(**{name: 0.5}) for name in UNIT._fields)]
     after = {
-        tuple(np.stack(environment.step(state, jnp.array(action), task).state).tolist())
+        tuple(np.stack(environment.step(KEY, state, jnp.array(action), task).state).tolist())
         for action in range(3)
         for task in tasks
     }

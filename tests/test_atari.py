@@ -298,7 +298,9 @@ def test_returns_are_those_of_whole_games():
             simulators.reset(step.terminated)
     steps = HostSteps(environment, len(actions), tasks, streams(2)[None, None])
     steps.start()
-    collected = steps.collect(lambda step, seen: (jnp.array(actions[step][None, None]), jnp.zeros((1, 1, 2))))
+    collected = steps.collect(
+        lambda step, seen, _: (jnp.array(actions[step][None, None]), jnp.zeros((1, 1, 2)), ())
+    )
     np.testing.assert_array_equal(collected.finished.returns[0, 0], returns)
     np.testing.assert_array_equal(collected.finished.lengths[0, 0], lengths)
     assert collected.finished.returns.sum() > 0

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gossamer.algorithms import DistMTPS, adapt
+from gossamer.algorithms import DistMTPS
 from gossamer.algorithms.dist_mtps import Factors, Searched
-from gossamer.environments import CartPoleBalance, spaces_of
+from gossamer.environments import CartPoleBalance
 from gossamer.errors import InputError
 from gossamer.experience import Episodes, Steps
 from gossamer.experiment import Experiment
@@ -30,6 +30,10 @@ from gossamer.types import Box, Spaces, Trajectory
 
 SPACES = Spaces(observation_size=4, action=Box(size=2, bound=10.0))
 CYCLE = Schedule(rule="cycle")
+
+
+def search_by(neighbours=2, **choices):
+    return DistMTPS(**choices).bind(SPACES, neighbours)
 
 
 def links_of(spec, agents):
@@ -90,8 +94,8 @@ def naive_cycle(algorithm, learners, links):
 
 @pytest.mark.parametrize("topology", ["ring", "complete"])
 def test_cycles_are_those_of_a_naive_loop(topology):
-    algorithm, links = DistMTPS(SPACES, latent=3, neighbours=0), links_of(topology, 6)
-    algorithm = replace(algorithm, neighbours=int(np.bincount(links.receiver).max()))
+    links = links_of(topology, 6)
+    algorithm = DistMTPS(latent=3).bind(SPACES, neighbours=int(np.bincount(links.receiver).max()))
     learners = population(algorithm, 6)
     bases, sweep = naive_cycle(algorithm, learners, links)
     for _ in range(4):
@@ -103,7 +107,7 @@ def test_cycles_are_those_of_a_naive_loop(topology):
 
 def test_cycles_find_the_minimum_that_one_would_find_with_all_data():
     """Agents end with one basis: that of min_L Σ_i ½‖α_i − L s_i‖²_{Γ_i} + ½ N μ ‖L‖²."""
-    algorithm, links = DistMTPS(SPACES, latent=2, basis_regulariser=0.1), links_of("ring", 5)
+    algorithm, links = search_by(latent=2, basis_regulariser=0.1), links_of("ring", 5)
     learners = population(algorithm, 5)
     learners = cycles(algorithm, learners, links, 300)
     target, curvature = (np.asarray(leaf, float) for leaf in learners.optimiser[:2])
@@ -118,7 +122,7 @@ def test_cycles_find_the_minimum_that_one_would_find_with_all_data():
 
 
 def test_who_is_not_visited_stays_as_it_was():
-    algorithm, links = DistMTPS(SPACES), links_of("ring", 4)
+    algorithm, links = search_by(), links_of("ring", 4)
     learners = population(algorithm, 4)
     wave = Cycle(replace(CYCLE, absences=((2, 1.0, None),)), links).wave()
     after = repeat(CycleMailbox.of(links), algorithm, learners, Delivery.of(wave), 1)
@@ -127,7 +131,7 @@ def test_who_is_not_visited_stays_as_it_was():
 
 
 def test_an_agent_alone_takes_its_own_minimum():
-    algorithm, links = DistMTPS(SPACES, neighbours=0, basis_regulariser=1e-6), links_of("isolated", 1)
+    algorithm, links = search_by(0, basis_regulariser=1e-6), links_of("isolated", 1)
     learners = population(algorithm, 1)
     after = cycles(algorithm, learners, links)
     theta = np.einsum("oak,k->oa", after.params.basis[0], after.params.coefficients[0])
@@ -156,7 +160,7 @@ def episodes(algorithm, params, env=400, time=6, seed=0):
 
 def test_reinforce_goes_along_the_likelihood_ratio_gradient():
     """α − θ = η · ∇ Σ weight ln π(a|x) Â, by automatic differentiation of the policy itself."""
-    algorithm = DistMTPS(SPACES, step_size=0.3, exploration=0.7)
+    algorithm = search_by(step_size=0.3, exploration=0.7)
     learner = algorithm.init(jax.random.key(1))
     trajectory = episodes(algorithm, learner.params, env=20)
     advantage = algorithm.estimate(learner.params, trajectory).advantage
@@ -166,13 +170,13 @@ def test_reinforce_goes_along_the_likelihood_ratio_gradient():
         return jnp.mean(algorithm.policy(one, trajectory.observation).log_prob(trajectory.action) * advantage)
 
     theta = learner.params.basis @ learner.params.coefficients
-    found, _ = algorithm.gradient(learner, trajectory, jax.random.key(0))
+    found, _ = algorithm.search_task(learner, trajectory)
     np.testing.assert_allclose(found.target, theta + 0.3 * jax.grad(surrogate)(theta), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found.curvature, np.eye(4))
 
 
 def test_power_is_a_weighted_regression_of_actions_on_states():
-    algorithm = DistMTPS(SPACES, search="power", exploration=0.5, ridge=1e-6)
+    algorithm = search_by(search="power", exploration=0.5, ridge=1e-6)
     learner = algorithm.init(jax.random.key(2))
     trajectory = episodes(algorithm, learner.params, env=50)
     target = np.asarray(algorithm.estimate(learner.params, trajectory).target, float).ravel()
@@ -180,25 +184,23 @@ def test_power_is_a_weighted_regression_of_actions_on_states():
     action = np.asarray(trajectory.action, float).reshape(-1, 2)
     weight = np.sqrt((target - target.min()) / (seen**2).sum(1))[:, None]
     expected = np.linalg.lstsq(weight * seen, weight * action, rcond=None)[0]
-    found, _ = algorithm.gradient(learner, trajectory, jax.random.key(0))
+    found, _ = algorithm.search_task(learner, trajectory)
     # ridge of a millionth, sums in float32
     np.testing.assert_allclose(found.target, expected, rtol=2e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize("search", ["reinforce", "power"])
 def test_searches_improve_the_policy(search):
-    algorithm = DistMTPS(
-        SPACES, search=search, step_size=0.05, exploration=0.5, latent=4, coefficient_regulariser=1e-6
+    algorithm = search_by(
+        0, search=search, step_size=0.05, exploration=0.5, latent=4, coefficient_regulariser=1e-6
     )
     learner = algorithm.init(jax.random.key(3))
     links = links_of("isolated", 1)
-    algorithm = replace(algorithm, neighbours=0)
-    learner = learner._replace(optimiser=learner.optimiser._replace(multipliers=jnp.zeros((0, 4, 2, 4))))
     rewards = []
     for seed in range(40):
         trajectory = episodes(algorithm, learner.params, env=50, seed=seed)
         rewards.append(float(trajectory.reward.mean()))
-        learner, _ = adapt(algorithm, learner, trajectory, jax.random.key(0))
+        learner, _ = algorithm.adapt(learner, trajectory, jax.random.key(0))
         stacked = cycles(algorithm, jax.tree.map(lambda leaf: leaf[None], learner), links)
         learner = jax.tree.map(lambda leaf: leaf[0], stacked)
     # noise of 0.5 costs 0.5 (REINFORCE) or 2 (PoWER, four components of variance one); the start costs several
@@ -207,7 +209,7 @@ def test_searches_improve_the_policy(search):
 
 
 def test_coefficients_fit_the_search_with_the_basis_held_fixed():
-    algorithm = DistMTPS(SPACES, latent=3, coefficient_regulariser=0.2)
+    algorithm = search_by(latent=3, coefficient_regulariser=0.2)
     learner = jax.tree.map(lambda leaf: leaf[0], population(algorithm, 1))
     model = learner.optimiser
 
@@ -215,21 +217,19 @@ def test_coefficients_fit_the_search_with_the_basis_held_fixed():
         away = model.target - learner.params.basis @ s
         return 0.5 * jnp.einsum("oa,op,pa->", away, model.curvature, away) + 0.1 * s @ s
 
-    after = algorithm.apply(learner, Searched(model.target, model.curvature))
+    after = algorithm.fit(learner, Searched(model.target, model.curvature))
     np.testing.assert_allclose(jax.grad(loss)(after.params.coefficients), np.zeros(3), atol=1e-4)
     np.testing.assert_array_equal(after.params.basis, learner.params.basis)
 
 
 def test_the_baseline_knows_nothing_of_its_own_episode():
-    algorithm = DistMTPS(SPACES)
+    algorithm = search_by(discount=1.0)
     one = Trajectory.padding(3, 2, 4, 2)._replace(
         reward=jnp.array([[1.0, 5.0], [1.0, 0.0], [1.0, 0.0]]),
         terminated=jnp.array([[False, True], [False, False], [True, False]]),
         mask=jnp.array([[True, True], [True, False], [True, False]]),
     )
-    advantage = (
-        replace(algorithm, discount=1.0).estimate(algorithm.init(jax.random.key(0)).params, one).advantage
-    )
+    advantage = algorithm.estimate(algorithm.init(jax.random.key(0)).params, one).advantage
     np.testing.assert_allclose(advantage, [[3 - 5, 5 - 3], [2 - 0, 0 - 2], [1 - 0, 0 - 1]])
 
 
@@ -293,7 +293,7 @@ def small(**changes):
     environment = CartPoleBalance(max_steps=20)
     experiment = Experiment(
         environment=environment,
-        algorithm=DistMTPS(spaces_of(environment)),
+        algorithm=DistMTPS(),
         experience=Episodes(3),
         tasks=4,
         agents=4,
@@ -365,10 +365,10 @@ def test_what_does_not_fit_is_refused(changes, said):
 
 @pytest.mark.parametrize("search", ["reinforce", "power"])
 def test_returns_that_are_all_the_same_say_nothing_and_break_nothing(search):
-    algorithm = DistMTPS(SPACES, search=search, discount=0.0)
+    algorithm = search_by(search=search, discount=0.0)
     learner = algorithm.init(jax.random.key(4))
     trajectory = episodes(algorithm, learner.params, env=5)._replace(reward=jnp.ones((6, 5)))
-    found, _ = algorithm.gradient(learner, trajectory, jax.random.key(0))
+    found, _ = algorithm.search_task(learner, trajectory)
     assert bool(jnp.isfinite(found.target).all() & jnp.isfinite(found.curvature).all())
 
 
@@ -380,7 +380,7 @@ def test_what_a_cycle_makes_of_finite_messages_is_looked_at_too():
 
 
 def test_padding_teaches_nothing():
-    algorithm = DistMTPS(SPACES, search="power")
+    algorithm = search_by(search="power")
     learner = algorithm.init(jax.random.key(5))
     whole = episodes(algorithm, learner.params, env=4, time=6)
     longer = jax.tree.map(
@@ -392,11 +392,11 @@ def test_padding_teaches_nothing():
         whole,
     )._replace(mask=jnp.concatenate([whole.mask, jnp.zeros((2, 4), bool)]))
     for search in ("reinforce", "power"):
-        one = replace(algorithm, search=search)
+        one = search_by(search=search)
         jax.tree.map(
             lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
-            one.gradient(learner, whole, jax.random.key(0))[0],
-            one.gradient(learner, longer, jax.random.key(0))[0],
+            one.search_task(learner, whole)[0],
+            one.search_task(learner, longer)[0],
         )
 
 
@@ -406,7 +406,7 @@ def test_padding_teaches_nothing():
 def test_hyper_parameters_have_ranges(wrong):
     (name,) = wrong
     with pytest.raises(InputError, match=name):
-        DistMTPS(SPACES, **wrong)
+        DistMTPS(**wrong)
 
 
 def test_a_mean_of_initial_parameters_is_not_for_a_cycle():

@@ -3,6 +3,7 @@
 import functools
 import math
 from dataclasses import FrozenInstanceError, dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ from gossamer.environments.soundness import require_sound
 from gossamer.errors import InputError
 from gossamer.types import Box
 
+KEY = jax.random.key(0)  # of steps, which these environments ignore
 # A new environment joins the contract tests by adding a line: (environment, observation size, action bound).
 CONTRACT = [
     pytest.param(Pendulum(), 3, 2.0, id="pendulum"),
@@ -59,7 +61,7 @@ def step_all(environment, state, action, task, double):
     with jax.enable_x64(double):
         dtype = jnp.dtype("float64" if double else "float32")
         state, action, task = jax.tree.map(lambda x: jnp.asarray(x, dtype), (state, action[:, None], task))
-        step = jax.jit(jax.vmap(environment.step))(state, action, task)
+        step = jax.jit(jax.vmap(partial(environment.step, KEY)))(state, action, task)
         observation = jax.jit(jax.vmap(environment.observe))(step.state, task)
         assert {leaf.dtype for leaf in jax.tree.leaves((step.state, step.reward, observation))} == {dtype}
         rounded = jax.tree.map(lambda x: np.asarray(x, np.float64), (state, action[:, 0], task))
@@ -154,7 +156,7 @@ def test_balance_ends_and_pays_as_gymnasiums():
     ],
 )
 def test_balance_ends_out_of_bounds(state, terminated):
-    step = CartPoleBalance().step(CartPoleState(*jnp.array(state)), jnp.zeros(1), CartPoleTask(0.1, 0.5))
+    step = CartPoleBalance().step(KEY, CartPoleState(*jnp.array(state)), jnp.zeros(1), CartPoleTask(0.1, 0.5))
     assert bool(step.terminated) is terminated
 
 
@@ -165,7 +167,7 @@ def test_a_constant_full_force_fails_within_four_steps_on_the_shortest_poles(pus
     state = CartPoleState(*jnp.zeros((4, 1, 25)))
     ended = []
     for _ in range(4):
-        state, _, terminated = batched_step(environment)(state, jnp.full((1, 25, 1), push), tasks)
+        state, _, terminated, _ = batched_step(environment)(state, jnp.full((1, 25, 1), push), tasks)
         ended.append(terminated)
     shortest = tasks.half_length == jnp.float32(0.05)
     assert shortest.sum() == 5
@@ -201,7 +203,7 @@ def test_swing_up_pays_by_the_tips_distance_and_the_angle(double, tolerance):
 )
 def test_swing_up_rewards_worked_out_by_hand(position, angle, reward):
     state = CartPoleState(*jnp.array([position, 0.0, angle, 0.0]))
-    step = CartPoleSwingUp().step(state, jnp.zeros(1), CartPoleTask(pole_mass=0.1, half_length=0.5))
+    step = CartPoleSwingUp().step(KEY, state, jnp.zeros(1), CartPoleTask(pole_mass=0.1, half_length=0.5))
     np.testing.assert_allclose(step.reward, reward, rtol=1e-6)  # single precision
 
 
@@ -213,7 +215,7 @@ def test_swing_up_never_ends_and_stays_finite_whatever_is_done():
     def pump(state, _):
         # Pushing along the pole's own swing puts in as much energy as a force of 10 N can.
         action = 1e6 * jnp.sign(jnp.cos(state.angle) * state.angular_velocity)[:, None]
-        step = jax.vmap(environment.step)(state, -action, task)
+        step = jax.vmap(partial(environment.step, KEY))(state, -action, task)
         return step.state, (step.state, step.reward, step.terminated)
 
     _, (states, reward, terminated) = jax.lax.scan(pump, state, None, length=environment.max_steps)
@@ -292,7 +294,7 @@ def test_it_runs_over_agents_and_environments(environment, observation_size, bou
 @functools.cache
 def batched_step(environment):
     """The step of every environment of every agent."""
-    return jax.jit(jax.vmap(jax.vmap(environment.step)))
+    return jax.jit(jax.vmap(jax.vmap(partial(environment.step, KEY))))
 
 
 @functools.cache
@@ -325,7 +327,7 @@ def test_a_force_beyond_the_bound_is_the_bound(environment, observation_size, bo
     task = environment.task_set(1).tasks[0]
     state = environment.reset(jax.random.key(2), task)
     within, at, beyond = (
-        environment.step(state, jnp.array([scale * bound]), task).state for scale in (0.9, 1.0, 30.0)
+        environment.step(KEY, state, jnp.array([scale * bound]), task).state for scale in (0.9, 1.0, 30.0)
     )
     np.testing.assert_array_equal(np.stack(at), np.stack(beyond))
     assert not np.array_equal(np.stack(within), np.stack(at))
@@ -335,7 +337,7 @@ def test_a_force_beyond_the_bound_is_the_bound(environment, observation_size, bo
 def test_every_parameter_of_a_task_matters(environment, observation_size, bound):
     tasks = environment.task_set(4).tasks  # low-low, low-high, high-low, high-high
     state = environment.reset(jax.random.key(3), tasks[0])
-    after = [np.stack(environment.step(state, jnp.array([0.5 * bound]), task).state) for task in tasks]
+    after = [np.stack(environment.step(KEY, state, jnp.array([0.5 * bound]), task).state) for task in tasks]
     assert len({tuple(state) for state in after}) == 4
 
 
@@ -427,7 +429,7 @@ class Counting:
     def observe(self, state, task):
         return jnp.stack([state])
 
-    def step(self, state, action, task):
+    def step(self, key, state, action, task):
         return Step(state + action[0], -state, state > 2)
 
 
@@ -436,28 +438,33 @@ class Thawed(Counting):
 
 
 class Branching(Counting):
-    def step(self, state, action, task):
+    def step(self, key, state, action, task):
         return Step(state + 1 if state > 0 else state, -state, state > 2)
 
 
 class Rounding(Counting):
-    def step(self, state, action, task):
+    def step(self, key, state, action, task):
         return Step(jnp.round(state).astype(int), -state, state > 2)
 
 
 class Wordy(Counting):
-    def step(self, state, action, task):
+    def step(self, key, state, action, task):
         return state, -state, state > 2
 
 
 class Ending(Counting):
-    def step(self, state, action, task):
+    def step(self, key, state, action, task):
         return Step(state, -state, state)
 
 
 class Paid(Counting):
-    def step(self, state, action, task):
+    def step(self, key, state, action, task):
         return Step(state, action, state > 2)
+
+
+class Cut(Counting):
+    def step(self, key, state, action, task):
+        return Step(state, -state, state > 2, truncated=state)
 
 
 @pytest.mark.parametrize(
@@ -471,6 +478,7 @@ class Paid(Counting):
         (Wordy(), "Wordy.step returns a tuple"),
         (Ending(), r"returns the terminated float32\[\]"),
         (Paid(), r"returns the reward float32\[1\]"),
+        (Cut(), r"returns the truncated float32\[\]"),
     ],
 )
 def test_environments_whose_methods_do_not_fit_are_refused(environment, sentence):

@@ -49,7 +49,7 @@ def test_a_greedy_episode_equals_a_naive_loop(run):
     total = 0.0
     for _ in range(experiment.environment.max_steps):
         action = parts.algorithm.act_greedily(params, parts.environment.observe(state, task))
-        state, reward, terminated = parts.environment.step(state, action, task)
+        state, reward, terminated, _ = parts.environment.step(reset_key, state, action, task)
         total += float(reward)
         if terminated:
             break

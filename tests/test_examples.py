@@ -17,10 +17,11 @@ from examples.diff_ppo import DiffPPO
 import test_contract
 from gossamer import InputError
 from gossamer.types import Estimate
+from small import rebound
 from test_contract import KEY, SPACES, trajectory
 
 ROOT = Path(__file__).parents[1]
-PPO = DiffPPO(SPACES, hidden=(8, 8))
+PPO = DiffPPO(hidden=(8, 8)).bind(SPACES)
 CHECKS = {
     name: check
     for name, check in vars(test_contract).items()
@@ -38,11 +39,11 @@ def test_steps_go_through_all_epochs_and_padding_changes_nothing():
     real = jnp.array([[True, True]] * 4 + [[True, False]] * 2)
     padded = rows._replace(mask=real, reward=jnp.where(real, rows.reward, 0.0))
     other = padded._replace(action=jnp.where(real[..., None], rows.action, 3.0))
-    descend = jax.jit(lambda learner, rows: PPO.gradient(learner, rows, KEY)[0])
+    adapt = jax.jit(lambda learner, rows: PPO.adapt(learner, rows, KEY)[0])
     learner = PPO.init(KEY)
-    (way, optimiser), (same, _) = descend(learner, padded), descend(learner, other)
-    jax.tree.map(np.testing.assert_array_equal, way, same)
-    assert optimiser[0].count == PPO.epochs * PPO.minibatches
+    adapted, same = adapt(learner, padded), adapt(learner, other)
+    jax.tree.map(np.testing.assert_array_equal, adapted, same)
+    assert adapted.optimiser[0].count == PPO.optimiser_steps == 16
 
 
 @pytest.mark.parametrize(("advantage", "loss", "pulls"), [(1.0, -1.2, False), (-1.0, 1.5, True)])
@@ -80,7 +81,7 @@ def test_refuses_what_lies_outside_its_range(changes, message):
 
 def test_refuses_more_minibatches_than_transitions():
     with pytest.raises(InputError, match="minibatches is 99; a round has only 15 transitions"):
-        replace(PPO, minibatches=99).gradient(PPO.init(KEY), trajectory(PPO), KEY)
+        rebound(PPO, minibatches=99).adapt(PPO.init(KEY), trajectory(PPO), KEY)
 
 
 PROGRAM = """
@@ -95,20 +96,19 @@ from examples.diff_ppo import DiffPPO
 from gossamer import Experiment, train
 from gossamer.experience import Steps
 from gossamer.runs.restore import restore_population
-from gossamer.types import Spaces
 
 environment = getattr(test_learning, sys.argv[1])()
 for rate in (0.003, 1e-9):
-    ppo = DiffPPO(Spaces(1, environment.action_space), hidden=(16,), learning_rate=rate)
+    ppo = DiffPPO(hidden=(16,), learning_rate=rate)
     run = train(
         Experiment(
             environment, ppo, Steps(64), tasks=3, agents=3, topology="ring", rounds=200, checkpoint_every=200
         ),
         Path(sys.argv[2]) / str(rate),
     )
-    _, _, population = restore_population(run)
+    _, parts, population = restore_population(run)
     agents = jax.tree.map(lambda leaf: leaf[0], population.learner.params)
-    print(jax.vmap(lambda agent: ppo.act_greedily(agent, jnp.ones(1)))(agents).ravel().tolist())
+    print(jax.vmap(lambda agent: parts.algorithm.act_greedily(agent, jnp.ones(1)))(agents).ravel().tolist())
 """
 
 

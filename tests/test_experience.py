@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,8 @@ from gossamer.experience import Episodes, Steps
 from small import Countdown, CountdownEnvironment
 
 
-def still(key, observation):
-    return jnp.zeros(1), jnp.zeros(())
+def still(key, observation, carry):
+    return jnp.zeros(1), jnp.zeros(()), carry
 
 
 def countdown(*steps, episodes=1):
@@ -45,15 +47,55 @@ def test_episodes_of_one_environment_stand_side_by_side():
     assert trajectory.mask.sum(0).tolist() == [1, 1, 3, 3]
 
 
+@dataclass(frozen=True)
+class Noisy(CountdownEnvironment):
+    """Each reward is a random number; an episode is cut after two steps, before both of its limits."""
+
+    def step(self, key, state, action, task):
+        step = super().step(key, state, action, task)
+        return step._replace(reward=jax.random.uniform(key), truncated=step.state >= 2)
+
+
+@pytest.mark.parametrize("experience", [Episodes(2), Steps(4)], ids=["episodes", "steps"])
+def test_every_step_has_a_key_that_no_action_or_start_has(experience):
+    def uniform(key, observation, carry):
+        return jax.random.uniform(key, (1,)), jnp.zeros(()), carry
+
+    tasks = Countdown(jnp.array([5, 5]))
+    state = experience.init(Noisy(), jax.random.key(1), tasks)
+    first, again, other = (
+        experience.collect(Noisy(), uniform, jax.random.key(seed), tasks, state).trajectory
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first.reward, again.reward)
+    drawn = np.concatenate([each.reward[each.mask] for each in (first, other)])
+    actions = np.concatenate([each.action[..., 0][each.mask] for each in (first, other)])
+    assert len(np.unique([drawn, actions])) == 2 * len(drawn) == 32
+
+
+def test_an_environment_may_cut_an_episode_itself():
+    tasks = Countdown(jnp.array([2, 5]))
+    episodes = Episodes(1).collect(Noisy(), still, jax.random.key(0), tasks, ())
+    assert episodes.trajectory.mask.sum(0).tolist() == [2, 2]
+    assert episodes.trajectory.terminated[1].tolist() == [True, False]  # termination goes before truncation
+    assert episodes.trajectory.truncated[1].tolist() == [False, True]
+    assert episodes.finished.episodes.tolist() == [1, 1]
+    state = Steps(5).init(Noisy(), jax.random.key(0), tasks)
+    steps = Steps(5).collect(Noisy(), still, jax.random.key(0), tasks, state)
+    assert steps.trajectory.truncated[:, 1].tolist() == [False, True, False, True, False]
+    assert steps.trajectory.observation[:, 1, 0].tolist() == [0, 1, 0, 1, 0]
+    assert steps.finished.lengths.tolist() == [4, 4]
+
+
 def test_equals_a_naive_loop_over_one_environment():
     """The scan against Python: same keys, one step at a time, stopping at the end of the episode."""
     environment = CartPoleBalance()
     tasks = jax.tree.map(lambda leaf: leaf[0], environment.task_set(4).deal(agents=1))
     key = jax.random.key(3)
 
-    def act(act_key, observation):
+    def act(act_key, observation, carry=()):
         action = 5 * jax.random.normal(act_key, (1,)) - observation[:1]
-        return action, action[0]
+        return action, action[0], carry
 
     trajectory = jax.jit(Episodes(1).collect, static_argnums=(0, 1))(
         environment, act, key, tasks, ()
@@ -65,10 +107,10 @@ def test_equals_a_naive_loop_over_one_environment():
         state = environment.reset(jax.random.split(reset_key, 4)[column], task)
         for time in range(environment.max_steps):
             observation = environment.observe(state, task)
-            action, _ = act(act_keys[time, column], observation)
+            action, _, _ = act(act_keys[time, column], observation)
             # float32; the scan and the loop are compiled apart, and the pole is unstable: errors grow
             np.testing.assert_allclose(trajectory.observation[time, column], observation, atol=1e-3)
-            state, reward, terminated = environment.step(state, action, task)
+            state, reward, terminated, _ = environment.step(key, state, action, task)
             assert trajectory.reward[time, column] == reward
             if terminated:
                 break
@@ -125,9 +167,9 @@ def test_steps_equal_a_naive_loop_over_one_environment():
     tasks = jax.tree.map(lambda leaf: leaf[0], environment.task_set(4).deal(agents=1))
     tasks = jax.tree.map(lambda leaf: leaf[:count], tasks)
 
-    def act(act_key, observation):
+    def act(act_key, observation, carry=()):
         action = 5 * jax.random.normal(act_key, (1,)) - observation[:1]
-        return action, action[0]
+        return action, action[0], carry
 
     state = Steps(steps).init(environment, jax.random.key(0), tasks)
     key = jax.random.key(3)
@@ -144,8 +186,8 @@ def test_steps_equal_a_naive_loop_over_one_environment():
             observation = environment.observe(standing, task)
             # float32; the scan and the loop are compiled apart, errors grow within nine steps only
             np.testing.assert_allclose(trajectory.observation[time, column], observation, atol=1e-4)
-            action, _ = act(act_keys[time, column], observation)
-            standing, _, terminated = step(standing, action, task)
+            action, _, _ = act(act_keys[time, column], observation)
+            standing, _, terminated, _ = step(key, standing, action, task)
             elapsed += 1
             assert trajectory.terminated[time, column] == terminated
             assert trajectory.truncated[time, column] == (not terminated and elapsed == 9)

@@ -1,10 +1,11 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from gossamer.algorithms import A2C, DistMTPS, Reinforce, SiAC
-from gossamer.environments import Acrobot, spaces_of
+from gossamer.algorithms.hyperparameters import traced
+from gossamer.environments import Acrobot
 from gossamer.errors import InputError
 from gossamer.experience import Steps
 from gossamer.recipes import RECIPES
@@ -12,6 +13,7 @@ from gossamer.runs.serialization import dumps, loads
 from gossamer.runtimes.build import build, population_shape, require_memory, require_memory_of_one, tree_bytes
 from gossamer.schedules import Schedule
 from small import small_experiment
+from stateful import ReplayedQ
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -99,9 +101,17 @@ def test_refuses(changes, sentence):
         build(small_experiment(**changes))
 
 
+@traced
+@dataclass(frozen=True)
+class ManySteps(A2C):
+    """Claims to take more than one step in a round."""
+
+    optimiser_steps: int = 4
+
+
 @pytest.mark.parametrize("algorithm", [SiAC, DistMTPS])
 def test_refuses_actions_that_the_algorithm_has_no_policy_for(algorithm):
-    experiment = small_experiment(environment=Acrobot(), algorithm=algorithm(spaces_of(Acrobot())), tasks=1)
+    experiment = small_experiment(environment=Acrobot(), algorithm=algorithm(), tasks=1)
     message = f"{algorithm.__name__} needs bounded actions and the environment has Discrete.*; use A2C"
     with pytest.raises(InputError, match=message):
         build(replace(experiment, agents=1, topology="isolated"))
@@ -110,10 +120,42 @@ def test_refuses_actions_that_the_algorithm_has_no_policy_for(algorithm):
 @pytest.mark.parametrize("algorithm", [DistMTPS, Reinforce])
 def test_refuses_pieces_of_episodes_where_whole_ones_are_needed(algorithm):
     experiment = small_experiment(experience=Steps(5))
-    whole = algorithm(spaces_of(experiment.environment))
     message = f"{algorithm.__name__} learns from whole episodes and experience is Steps.*; use Episodes"
     with pytest.raises(InputError, match=message):
-        build(replace(experiment, algorithm=whole))
+        build(replace(experiment, algorithm=algorithm()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"runtime": "a3c"},
+            "runtime is 'a3c', which exchanges gradients; ReplayedQ lacks the methods gradient",
+        ),
+        ({"runtime": "all_reduce"}, "runtime is 'all_reduce', which exchanges gradients; ReplayedQ lacks"),
+        (
+            {"runtime": "threads", "correlate": True},
+            "correlate is True, which compares gradients; ReplayedQ lacks",
+        ),
+        (
+            {"runtime": "a3c", "algorithm": ManySteps()},
+            "one for each round; ManySteps takes 4 optimiser steps",
+        ),
+    ],
+)
+def test_refuses_to_exchange_gradients_of_an_algorithm_without_one_a_round(changes, sentence):
+    alone = {"agents": 1, "tasks": 1, "topology": "isolated", "experience": Steps(5)}
+    experiment = small_experiment(environment=Acrobot(), algorithm=ReplayedQ(), **alone)
+    build(experiment)
+    with pytest.raises(InputError, match=sentence):
+        build(replace(experiment, **changes))
+
+
+def test_names_the_methods_that_an_algorithm_lacks():
+    with pytest.raises(
+        InputError, match="it must have the methods of Averaging or of Cyclic, and lacks absorb, act"
+    ):
+        small_experiment(algorithm="siac")
 
 
 def test_refuses_a_disconnected_edge_list(tmp_path):

@@ -64,7 +64,6 @@ from gossamer.runtimes.workers import Worker
 from gossamer.schedules import Schedule
 from gossamer.system.signals import Interrupted, Stop
 from gossamer.train import resume, train
-from gossamer.types import Spaces
 from small import small_experiment
 
 IN_STEP = Schedule("most_recent", staleness=0)
@@ -576,10 +575,9 @@ def test_what_fails_while_an_agent_is_made_leaves_nothing_open(tmp_path, monkeyp
 def test_an_agent_collects_ahead_on_the_device(tmp_path):
     """Its actors have episodes to begin with."""
     environment = Acrobot()
-    spaces = Spaces(environment.observation_size, environment.action_space)
     experiment = Experiment(
         environment,
-        Impala(spaces, hidden=(8, 8)),
+        Impala(hidden=(8, 8)),
         Unrolls(steps=2, actors=1, batch=1, ahead=1),
         tasks=1,
         agents=2,

@@ -72,7 +72,7 @@ def book(environment, task, actions, number):
 
     state = start()
     for action in actions:
-        state, reward, terminated = environment.step(state, jnp.asarray(action), task)
+        state, reward, terminated, _ = environment.step(jax.random.key(0), state, jnp.asarray(action), task)
         elapsed += 1
         truncated = not terminated and elapsed == environment.max_steps
         seen.append(environment.observe(state, task))

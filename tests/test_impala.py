@@ -1,22 +1,22 @@
 """IMPALA against A2C on policy, against numpy off policy, and against actors that lag behind."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.algorithms import A2C, Impala, adapt
+from gossamer.algorithms import A2C, Impala, acting
+from gossamer.environments import spaces_of
 from gossamer.errors import InputError
 from gossamer.experience import Steps
 from gossamer.types import Box, Discrete, Frames, Spaces, Trajectory
+from small import rebound
 from test_a2c import batch, forward
 from test_learning import TargetChoice
 from test_returns import naive_vtrace
 
-DISCRETE = Impala(Spaces(3, Discrete(4)), hidden=(8, 8), network="separate")
-GAUSSIAN = Impala(Spaces(3, Box(2, 1.0)), hidden=(8, 8), network="separate")
+SEPARATE = Impala(hidden=(8, 8), network="separate")
+DISCRETE, GAUSSIAN = SEPARATE.bind(Spaces(3, Discrete(4))), SEPARATE.bind(Spaces(3, Box(2, 1.0)))
 KEY = jax.random.key(0)
 by_actions = pytest.mark.parametrize("impala", [DISCRETE, GAUSSIAN], ids=["categorical", "gaussian"])
 
@@ -40,8 +40,8 @@ def off_policy(algorithm):
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_on_policy_it_is_a2c(impala, reduction):
     """Impala's c_v weighs half the squared error; A2C averages over the transitions, here 18."""
-    a2c = A2C(impala.spaces, hidden=(8, 8), value_coefficient=0.4, entropy_coefficient=0.2, discount=0.9)
-    ours = replace(
+    a2c = A2C(hidden=(8, 8), value_coefficient=0.4, entropy_coefficient=0.2, discount=0.9).bind(impala.spaces)
+    ours = rebound(
         impala,
         reduction=reduction,
         reward_clip=0.0,
@@ -67,7 +67,7 @@ def test_on_policy_it_is_a2c(impala, reduction):
 
 @by_actions
 def test_estimates_are_vtraces_of_clipped_rewards(impala):
-    impala = replace(impala, discount=0.9, rho_bar=1.5, c_bar=0.8, reward_clip=0.5)
+    impala = rebound(impala, discount=0.9, rho_bar=1.5, c_bar=0.8, reward_clip=0.5)
     params, trajectory = impala.init(KEY).params, off_policy(impala)
     estimate = impala.estimate(params, trajectory)
     value, following = (
@@ -105,7 +105,7 @@ def naive_loss(impala, layers, log_scale, trajectory, advantage, target):
 @by_actions
 def test_off_policy_the_gradient_equals_finite_differences_of_the_loss_by_hand(impala):
     """Advantages and targets stand still while weights move, and behaviour is nobody's gradient."""
-    impala = replace(impala, entropy_coefficient=0.3, value_coefficient=0.7)
+    impala = rebound(impala, entropy_coefficient=0.3, value_coefficient=0.7)
     learner, trajectory = impala.init(KEY), off_policy(impala)
     estimate = jax.tree.map(np.float64, impala.estimate(learner.params, trajectory))
     gradient, _ = impala.gradient(learner, trajectory, KEY)
@@ -130,7 +130,7 @@ def test_off_policy_the_gradient_equals_finite_differences_of_the_loss_by_hand(i
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_padding_counts_nothing(reduction):
-    impala = replace(GAUSSIAN, reduction=reduction)
+    impala = rebound(GAUSSIAN, reduction=reduction)
     trajectory = off_policy(impala)
     mask = trajectory.mask.at[3:, 1].set(False)
     trajectory = trajectory._replace(mask=mask, truncated=trajectory.truncated.at[2, 1].set(True))
@@ -141,7 +141,7 @@ def test_padding_counts_nothing(reduction):
 
 def test_rmsprop_is_tensorflows_with_a_rate_that_falls_to_nothing():
     """ms ← 0.9 ms + 0.1 g² from 1, m ← 0.5 m + rate · g / √(ms + 0.01), w ← w − m."""
-    impala = replace(
+    impala = rebound(
         DISCRETE, max_gradient_norm=0.0, learning_rate=0.1, decay=0.9, momentum=0.5, decay_updates=4
     )
     learner = impala.init(KEY)
@@ -160,10 +160,10 @@ def test_rmsprop_is_tensorflows_with_a_rate_that_falls_to_nothing():
 
 
 def test_after_the_last_update_of_its_schedule_nothing_changes():
-    impala = replace(DISCRETE, decay_updates=1)
+    impala = rebound(DISCRETE, decay_updates=1)
     learner = impala.init(KEY)
-    once, _ = adapt(impala, learner, off_policy(impala), KEY)
-    twice, _ = adapt(impala, once, off_policy(impala), KEY)
+    once, _ = impala.adapt(learner, off_policy(impala), KEY)
+    twice, _ = impala.adapt(once, off_policy(impala), KEY)
     jax.tree.map(np.testing.assert_array_equal, twice.params, once.params)
     assert not np.array_equal(*(jax.tree.leaves(each.params)[0] for each in (learner, once)))
 
@@ -171,7 +171,7 @@ def test_after_the_last_update_of_its_schedule_nothing_changes():
 @pytest.mark.parametrize(("limit", "longest"), [(0.5, 0.5), (2.0, 2.0), (0.0, None)])
 def test_the_gradient_that_is_applied_has_at_most_the_given_norm(limit, longest):
     """With a mean square that stays 1 and ε next to nothing a step is the gradient."""
-    impala = replace(DISCRETE, max_gradient_norm=limit, learning_rate=1.0, decay=1.0, epsilon=1e-9)
+    impala = rebound(DISCRETE, max_gradient_norm=limit, learning_rate=1.0, decay=1.0, epsilon=1e-9)
     learner = impala.init(KEY)
     gradient, info = impala.gradient(learner, off_policy(impala), KEY)
     after = impala.apply(learner, gradient)
@@ -184,9 +184,7 @@ def test_the_gradient_that_is_applied_has_at_most_the_given_norm(limit, longest)
 
 def test_frames_go_through_the_nature_network():
     frames = Frames(stack=2, height=36, width=36)
-    impala = Impala(
-        Spaces(frames.size, Discrete(3), frames), hidden=(8,), activation="relu", network="nature"
-    )
+    impala = Impala((8,), "relu", "nature").bind(Spaces(frames.size, Discrete(3), frames))
     learner = impala.init(KEY)
     seen = jax.random.randint(KEY, (4, 2, frames.size), 0, 256).astype(jnp.uint8)
     trajectory = Trajectory.padding(4, 2)._replace(
@@ -196,7 +194,7 @@ def test_frames_go_through_the_nature_network():
         reward=jnp.ones((4, 2)),
         mask=jnp.ones((4, 2), bool),
     )
-    adapted, info = jax.jit(adapt)(impala, learner, on_policy(impala, learner.params, trajectory), KEY)
+    adapted, info = jax.jit(impala.adapt)(learner, on_policy(impala, learner.params, trajectory), KEY)
     assert all(jnp.isfinite(value) for value in info.values())
     assert jax.tree.map(jnp.shape, adapted) == jax.tree.map(jnp.shape, learner)
 
@@ -211,11 +209,8 @@ def learn(impala, lag, updates=400):
         behind = jax.tree.map(lambda leaf: leaf[0], history)
         collect_key, adapt_key = jax.random.split(key)
 
-        def act(key, observation):
-            return impala.act(behind, key, observation)
-
-        collected = steps.collect(environment, act, collect_key, tasks, state)
-        learner, _ = adapt(impala, learner, collected.trajectory, adapt_key)
+        collected = steps.collect(environment, acting(impala, behind), collect_key, tasks, state)
+        learner, _ = impala.adapt(learner, collected.trajectory, adapt_key)
         history = jax.tree.map(
             lambda past, new: jnp.concatenate([past[1:], new[None]]), history, learner.params
         )
@@ -228,7 +223,7 @@ def learn(impala, lag, updates=400):
     return learner
 
 
-LEARNER = Impala(Spaces(1, TargetChoice().action_space), hidden=(16,), learning_rate=0.01)
+LEARNER = Impala(hidden=(16,), learning_rate=0.01).bind(spaces_of(TargetChoice()))
 
 
 @pytest.mark.parametrize("lag", [0, 10])
@@ -260,4 +255,4 @@ def test_from_the_experience_of_a_uniform_policy_it_learns_the_value_of_its_own(
 )
 def test_refuses(change, sentence):
     with pytest.raises(InputError, match=sentence):
-        replace(DISCRETE, **change)
+        rebound(DISCRETE, **change)

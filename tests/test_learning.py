@@ -13,7 +13,7 @@ from gossamer.experience import Episodes, Steps
 from gossamer.experiment import Experiment
 from gossamer.runtimes.build import build
 from gossamer.runtimes.vectorised import initialise, run_chunk
-from gossamer.types import Box, Discrete, Spaces
+from gossamer.types import Box, Discrete
 
 
 class TargetTask(NamedTuple):
@@ -37,14 +37,13 @@ class Target:
     def observe(self, state, task):
         return jnp.ones(1)
 
-    def step(self, state, action, task):
+    def step(self, key, state, action, task):
         return Step(state, -((action[0] - task.target) ** 2), jnp.ones((), bool))
 
 
 def learn(**changes):
     """The greedy action of every agent, and SiAC's critic's value, after learning."""
     siac = SiAC(
-        Spaces(1, Target().action_space),
         hidden=(16,),
         actor_learning_rate=0.005,
         critic_learning_rate=0.01,
@@ -114,8 +113,7 @@ def test_isolated_agents_specialise():
 @pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["transitions", "tasks"])
 def test_a_centralised_learner_finds_the_compromise_too(weighting):
-    spaces = Spaces(1, Target().action_space)
-    siac = SiAC(spaces, hidden=(16,), actor_learning_rate=0.005, entropy_coefficient=0.0, weighting=weighting)
+    siac = SiAC(hidden=(16,), actor_learning_rate=0.005, entropy_coefficient=0.0, weighting=weighting)
     actions, _ = learn(tasks=3, agents=1, algorithm=siac)
     assert abs(float(actions[0]) - 1.0) < 0.2
 
@@ -126,7 +124,7 @@ class TargetChoice(Target):
 
     action_space: Discrete = field(default=Discrete(3))
 
-    def step(self, state, action, task):
+    def step(self, key, state, action, task):
         return Step(state, -((action - task.target) ** 2.0), jnp.ones((), bool))
 
 
@@ -142,7 +140,7 @@ class TargetChoice(Target):
 def test_a2c_chooses_the_best_action(tasks, choices, network):
     """Alone for its own target, on a ring for the best compromise of targets 0, 1, 2."""
     environment = TargetChoice()
-    a2c = A2C(Spaces(1, environment.action_space), hidden=(16,), network=network, learning_rate=0.003)
+    a2c = A2C(hidden=(16,), network=network, learning_rate=0.003)
     actions, _ = learn(
         environment=environment,
         algorithm=a2c,
@@ -156,6 +154,6 @@ def test_a2c_chooses_the_best_action(tasks, choices, network):
 
 @pytest.mark.slow
 def test_a2c_with_a_gaussian_finds_the_best_action():
-    a2c = A2C(Spaces(1, Target().action_space), hidden=(16,), learning_rate=0.003)
+    a2c = A2C(hidden=(16,), learning_rate=0.003)
     actions, _ = learn(algorithm=a2c, experience=Steps(64))
     assert abs(float(actions[0]) - 1.0) < 0.2

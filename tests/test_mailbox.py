@@ -24,7 +24,10 @@ SIZE = 3  # parameters of an agent
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Wander:
-    """An algorithm whose gradient is noise: what is left of a population is who heard whom, and when."""
+    """An algorithm that adapts by noise: what is left of a population is who heard whom, and when."""
+
+    def bind(self, spaces):
+        return self
 
     def init(self, key):
         return Learner(jax.random.normal(key, (SIZE,)), (), jnp.zeros((), jnp.int32))
@@ -35,14 +38,9 @@ class Wander:
     def act_greedily(self, params, observation):
         return jnp.zeros(1)
 
-    def estimate(self, params, trajectory):
-        return None
-
-    def gradient(self, learner, trajectory, key):
-        return jax.random.normal(key, (SIZE,)), {"nothing": jnp.zeros(())}
-
-    def apply(self, learner, gradient):
-        return Learner(learner.params + gradient, (), learner.updates + 1)
+    def adapt(self, learner, trajectory, key):
+        params = learner.params + jax.random.normal(key, (SIZE,))
+        return Learner(params, (), learner.updates + 1), {"nothing": jnp.zeros(())}
 
     def message(self, learner):
         return learner.params

@@ -7,7 +7,7 @@ import pytest
 
 from gossamer import Experiment, InputError, load_policy, train
 from gossamer.algorithms import A2C
-from gossamer.environments import Acrobot, spaces_of
+from gossamer.environments import Acrobot
 from gossamer.experience import Steps
 from gossamer.runs.restore import restore_population
 from small import small_experiment
@@ -45,7 +45,7 @@ def test_sampled_actions_follow_the_key_and_keep_to_the_bound(run):
 
 def test_discrete_actions_are_numbers(tmp_path):
     environment = Acrobot(max_steps=20)
-    a2c = A2C(spaces_of(environment), hidden=(8,))
+    a2c = A2C(hidden=(8,))
     small = Experiment(environment, a2c, Steps(5), tasks=2, agents=2, topology="complete", rounds=2)
     policy = load_policy(train(small, tmp_path / "run"), agent=1)
     action = policy.act(np.zeros((3, 6), np.float32))

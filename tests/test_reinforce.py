@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from gossamer import Experiment, train
-from gossamer.algorithms import Reinforce, adapt, combine
-from gossamer.environments import Acrobot, CartPoleBalance, spaces_of
+from gossamer.algorithms import Reinforce, combine
+from gossamer.environments import Acrobot, CartPoleBalance
 from gossamer.errors import InputError
 from gossamer.experience import Episodes
 from gossamer.runs.folder import read_metrics
 from gossamer.runtimes.build import build
 from gossamer.types import Box, Discrete, Spaces, Trajectory
+from small import rebound
 
 KEY = jax.random.key(0)
-PLAIN = Reinforce(Spaces(3, Discrete(4)), hidden=(8,), baseline="none", entropy_coefficient=0.0)
+PLAIN = Reinforce(hidden=(8,), baseline="none", entropy_coefficient=0.0).bind(Spaces(3, Discrete(4)))
 
 
 def bandit(action, reward, seen):
@@ -68,7 +69,7 @@ def episodes(lengths, horizon=5):
 
 @pytest.mark.parametrize("baseline", ["none", "others"])
 def test_gradient_against_a_loop(baseline):
-    lengths, reinforce = (5, 2, 3), replace(PLAIN, baseline=baseline, discount=0.9, reward_scale=2.0)
+    lengths, reinforce = (5, 2, 3), rebound(PLAIN, baseline=baseline, discount=0.9, reward_scale=2.0)
     learner, played = reinforce.init(KEY), episodes((5, 2, 3))
     to_go = np.zeros((5, 3))
     for e, length in enumerate(lengths):
@@ -90,9 +91,9 @@ def test_gradient_against_a_loop(baseline):
 
 
 def test_a_diffusion_step_is_5a_and_5b():
-    beta, plain = 0.1, replace(PLAIN, optimiser="sgd", learning_rate=0.1)
+    beta, plain = 0.1, rebound(PLAIN, optimiser="sgd", learning_rate=0.1)
     learners = [plain.init(jax.random.key(agent)) for agent in range(3)]
-    adapted = [adapt(plain, learner, episodes((4, 5)), KEY)[0] for learner in learners]
+    adapted = [plain.adapt(learner, episodes((4, 5)), KEY)[0] for learner in learners]
     intermediate = [
         jax.tree.map(lambda w, g: w - beta * g, each.params, plain.gradient(each, episodes((4, 5)), KEY)[0])
         for each in learners
@@ -106,7 +107,7 @@ def test_a_diffusion_step_is_5a_and_5b():
 
 def test_agents_that_diffuse_policy_gradients_learn(tmp_path):
     environment = CartPoleBalance(max_steps=60)
-    reinforce = Reinforce(spaces_of(environment), hidden=(16, 16), learning_rate=0.01)
+    reinforce = Reinforce(hidden=(16, 16), learning_rate=0.01)
     experiment = Experiment(
         environment, reinforce, Episodes(8), tasks=4, agents=4, topology="ring", rounds=60
     )
@@ -126,7 +127,7 @@ class Unbounded(CartPoleBalance):
 
 
 def test_it_needs_bounded_or_discrete_actions():
-    reinforce = Reinforce(spaces_of(Acrobot()))
+    reinforce = Reinforce()
     acrobot = Experiment(Acrobot(), reinforce, Episodes(1), agents=1, tasks=1, topology="isolated")
     build(acrobot)
     with pytest.raises(
@@ -142,4 +143,4 @@ def test_it_needs_bounded_or_discrete_actions():
 def test_bad_choices_are_refused(changes):
     (name,) = changes
     with pytest.raises(InputError, match=name):
-        Reinforce(Spaces(3, Box(1, 1.0)), **changes)
+        Reinforce(**changes)

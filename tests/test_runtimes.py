@@ -18,7 +18,6 @@ from gossamer.runtimes.choice import runtime_of
 from gossamer.runtimes.lockstep import HostRuntime, VectorisedRuntime
 from gossamer.runtimes.protocol import Report, Traffic
 from gossamer.schedules import Schedule
-from gossamer.types import Box, Spaces
 from small import Countdown, CountdownEnvironment, FixedStart, OnHost
 
 LOCKSTEP = Schedule()
@@ -42,8 +41,7 @@ class GreedyA2C(A2C):
 
 
 def experiment(environment, schedule=LOCKSTEP, **changes):
-    spaces = Spaces(environment.observation_size, Box(1, 10.0))
-    a2c = GreedyA2C(spaces, hidden=(8, 8), learning_rate=0.01)
+    a2c = GreedyA2C(hidden=(8, 8), learning_rate=0.01)
     small = Experiment(
         environment, a2c, Steps(6), tasks=4, agents=4, topology="ring", schedule=schedule, rounds=10, seeds=2
     )
@@ -157,8 +155,8 @@ def test_resting_agents_are_not_stepped():
     steps = HostSteps(OnHost(CountdownEnvironment()), 4, tasks, streams)
     steps.start()
 
-    def act(step, observations):
-        return jnp.zeros((*observations.shape[:3], 1)), jnp.zeros(observations.shape[:3])
+    def act(step, observations, carries):
+        return jnp.zeros((*observations.shape[:3], 1)), jnp.zeros(observations.shape[:3]), carries
 
     active = np.array([[True, False], [False, True]])
     first = steps.collect(act, active)

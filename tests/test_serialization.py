@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gossamer.environments import GymnasiumEnvironment
 from gossamer.errors import InputError
 from gossamer.runs.serialization import dumps, from_data, loads, to_data
 from gossamer.types import Box
@@ -150,6 +151,16 @@ def test_a_class_hidden_by_another_of_its_name_is_refused():
     )
     with pytest.raises(InputError, match="which cannot be found again"):
         to_data(impostor(1.0))
+
+
+def test_a_derived_field_that_earlier_data_holds_is_ignored():
+    data = {"class": f"{NAME}:Run", "rate": 1, "layers": 2, "derived": {"class": "nowhere:Nothing"}}
+    assert from_data(data) == Run(1, 2)
+
+
+def test_a_renamed_field_is_read_by_its_earlier_name():
+    data = {"class": "gossamer.environments.gymnasium:GymnasiumEnvironment", "id": "CartPole-v1"}
+    assert from_data(data) == GymnasiumEnvironment("CartPole-v1")
 
 
 def test_a_field_that_came_later_than_the_data_has_its_default():

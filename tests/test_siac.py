@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,10 @@ from gossamer.algorithms import SiAC
 from gossamer.algorithms.siac import transition_weights
 from gossamer.errors import InputError
 from gossamer.types import Box, Spaces, Trajectory
+from small import rebound
 
 SPACES = Spaces(observation_size=3, action=Box(size=2, bound=4.0))
-SIAC = SiAC(SPACES, hidden=(16, 16))
+SIAC = SiAC(hidden=(16, 16)).bind(SPACES)
 
 
 def batch(lengths, key=0, horizon=6, terminated=True):
@@ -38,7 +37,7 @@ def column(trajectory, index):
     cut = {
         name: value[:length, index : index + 1]
         for name, value in trajectory._asdict().items()
-        if name != "task"
+        if name not in ("task", "carry")
     }
     return Trajectory(**cut, task=jnp.zeros(1, jnp.int32))
 
@@ -68,7 +67,7 @@ def test_advantage_is_equation_40():
 def test_scaled_rewards_scale_targets():
     learner, trajectory = SIAC.init(jax.random.key(0)), batch([6, 3])
     plain = SIAC.estimate(learner.params, trajectory).target
-    scaled = replace(SIAC, reward_scale=0.1).estimate(learner.params, trajectory).target
+    scaled = rebound(SIAC, reward_scale=0.1).estimate(learner.params, trajectory).target
     # one factor more in float32
     np.testing.assert_allclose(scaled, 0.1 * plain, rtol=1e-5, atol=1e-6)
 
@@ -76,7 +75,7 @@ def test_scaled_rewards_scale_targets():
 def test_the_time_limit_bootstraps_only_where_asked():
     learner = SIAC.init(jax.random.key(0))
     cut, ended = batch([4], terminated=False), batch([4], terminated=True)
-    bootstrapping = replace(SIAC, bootstrap_at_time_limit=True)
+    bootstrapping = rebound(SIAC, bootstrap_at_time_limit=True)
     value = SIAC.value(learner.params.critic, cut.next_observation[3, 0])
     plain = SIAC.estimate(learner.params, cut).target
     np.testing.assert_allclose(
@@ -106,7 +105,7 @@ def test_critic_gradient_is_equation_43_by_hand():
 
 
 def test_actor_gradient_is_equation_44_by_hand():
-    siac = replace(SIAC, entropy_coefficient=0.0)
+    siac = rebound(SIAC, entropy_coefficient=0.0)
     learner = siac.init(jax.random.key(1))
     trajectory = batch([4])
     advantage = siac.estimate(learner.params, trajectory).advantage
@@ -122,7 +121,7 @@ def test_actor_gradient_is_equation_44_by_hand():
 
 
 def test_entropy_is_rewarded():
-    eager = replace(SIAC, entropy_coefficient=100.0)
+    eager = rebound(SIAC, entropy_coefficient=100.0)
     learner = eager.init(jax.random.key(0))
     trajectory = batch([6])
     before = eager.policy(learner.params.actor, trajectory.observation).entropy().mean()
@@ -143,7 +142,7 @@ def test_pooled_gradient_is_that_of_the_pooled_batch():
 
 def test_task_mean_gradient_is_the_mean_of_the_tasks_gradients():
     learner = SIAC.init(jax.random.key(2))
-    siac = replace(SIAC, weighting="tasks")
+    siac = rebound(SIAC, weighting="tasks")
     trajectory = batch((6, 2, 1))
     own = [gradient(siac, column(trajectory, index), learner) for index in range(3)]
     mean = jax.tree.map(lambda *g: sum(g) / 3, *own)
@@ -166,7 +165,7 @@ def test_tasks_of_several_episodes_weigh_alike():
 
 @pytest.mark.parametrize(("spread", "power"), [("variance", 0.5), ("standard_deviation", 1.0)])
 def test_what_softplus_is(spread, power):
-    siac = replace(SIAC, spread=spread)
+    siac = rebound(SIAC, spread=spread)
     learner = siac.init(jax.random.key(0))
     zero = jax.tree.map(jnp.zeros_like, learner.params.actor)
     policy = siac.policy(zero, jnp.zeros(3))
@@ -183,9 +182,9 @@ def test_learning_rates_are_traced_and_structure_is_not():
     leaves = jax.tree.leaves(SIAC)
     assert SIAC.actor_learning_rate in leaves
     assert SIAC.critic_learning_rate in leaves
-    other = jax.tree.structure(replace(SIAC, actor_learning_rate=0.5))
+    other = jax.tree.structure(rebound(SIAC, actor_learning_rate=0.5))
     assert other == jax.tree.structure(SIAC)
-    assert jax.tree.structure(replace(SIAC, hidden=(8,))) != other
+    assert jax.tree.structure(rebound(SIAC, hidden=(8,))) != other
 
 
 def test_adam_is_the_papers():
@@ -215,4 +214,4 @@ def test_adam_is_the_papers():
 )
 def test_refuses(change, sentence):
     with pytest.raises(InputError, match=sentence):
-        replace(SIAC, **change)
+        rebound(SIAC, **change)

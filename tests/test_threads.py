@@ -25,15 +25,15 @@ from gossamer.runtimes.threads import ThreadsRuntime
 from gossamer.runtimes.workers import Worker
 from gossamer.schedules import Schedule
 from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
-from gossamer.types import Spaces
-from small import FixedStart, InterruptAfter, OnHost
+from gossamer.train import Interrupted, NonFiniteParameters, resume, train
+from small import InterruptAfter, OnHost
 
 IN_STEP = Schedule("most_recent", staleness=0)
 
 
 def acrobot(**changes):
     environment = Acrobot()
-    a2c = A2C(Spaces(environment.observation_size, environment.action_space), hidden=(16, 16))
+    a2c = A2C(hidden=(16, 16))
     small = Experiment(
         environment,
         a2c,
@@ -93,7 +93,7 @@ def test_threads_in_step_are_the_vectorised_runtime(topology):
 
 def test_on_the_host_too():
     """Each agent has simulators of its own there, with the random numbers that it would have among the others."""
-    a2c = A2C(Spaces(FixedStart().observation_size, FixedStart().action_space), hidden=(8, 8))
+    a2c = A2C(hidden=(8, 8))
     experiment = acrobot(environment=OnHost(), algorithm=a2c, copies=2)
     threads, _ = learners_after(experiment)
     vectorised, _ = learners_after(replace(experiment, runtime="vectorised"))
@@ -104,7 +104,7 @@ def test_on_the_host_too():
 def test_a_run_in_step_goes_on_to_the_bit(tmp_path, host):
     experiment = acrobot()
     if host:
-        a2c = A2C(Spaces(FixedStart().observation_size, FixedStart().action_space), hidden=(8, 8))
+        a2c = A2C(hidden=(8, 8))
         experiment = acrobot(environment=OnHost(), algorithm=a2c)
     whole = train(experiment, tmp_path / "whole")
     assert json.loads((whole / "config.json").read_text())["resume"] == "exact"
@@ -292,7 +292,7 @@ def test_an_error_in_a_thread_is_the_runs(tmp_path):
             simulators.step = None
             return simulators
 
-    a2c = A2C(Spaces(FixedStart().observation_size, FixedStart().action_space), hidden=(8, 8))
+    a2c = A2C(hidden=(8, 8))
     experiment = acrobot(environment=Broken(), algorithm=a2c)
     with pytest.raises(TypeError):
         learners_after(experiment)
@@ -366,7 +366,7 @@ def test_the_best_policy_is_kept(tmp_path):
 
 def unrolls(**changes):
     environment = Acrobot(max_steps=20)
-    algorithm = Impala(Spaces(environment.observation_size, environment.action_space), hidden=(16, 16))
+    algorithm = Impala(hidden=(16, 16))
     experience = changes.pop("experience", Unrolls(steps=6, actors=2, batch=2, ahead=2))
     return acrobot(environment=environment, algorithm=algorithm, experience=experience, copies=4, **changes)
 
@@ -401,8 +401,7 @@ def test_a_learner_with_actors_ahead_goes_on(tmp_path, host):
     alone = {"agents": 1, "topology": "isolated", "schedule": Schedule(), "rounds": 4, "checkpoint_every": 2}
     experiment = unrolls(**alone)
     if host:
-        spaces = Spaces(FixedStart().observation_size, FixedStart().action_space)
-        experiment = replace(experiment, environment=OnHost(), algorithm=Impala(spaces, hidden=(8, 8)))
+        experiment = replace(experiment, environment=OnHost(), algorithm=Impala(hidden=(8, 8)))
     run = train(experiment, tmp_path / "run")
     resume(run, rounds=8)
     assert restore_population(run)[2].learner.updates.tolist() == [[8]]

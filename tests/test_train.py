@@ -435,7 +435,7 @@ def test_tests_in_training_are_greedy_episodes_in_each_agents_own_tasks(tmp_path
     state, steps = jax.tree.map(lambda leaf: leaf[4], states), 0
     while steps < parts.environment.max_steps:
         action = parts.algorithm.act_greedily(own, parts.environment.observe(state, task))
-        state, _, terminated = parts.environment.step(state, action, task)
+        state, _, terminated, _ = parts.environment.step(key, state, action, task)
         steps += 1
         if terminated:
             break

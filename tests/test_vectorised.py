@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gossamer.algorithms import adapt, combine
+from gossamer.algorithms import acting, combine
 from gossamer.diagnostics.consensus_distance import consensus_distance
 from gossamer.experience import Episodes
 from gossamer.runtimes import vectorised
@@ -150,12 +150,10 @@ def test_centralised_is_one_agent_on_the_pooled_batch():
     collect_key, adapt_key = jax.random.split(key)
     tasks = jax.tree.map(lambda leaf: leaf[0], parts.tasks)
 
-    def act(act_key, observation):
-        return parts.algorithm.act(learner.params, act_key, observation)
-
+    act = acting(parts.algorithm, learner.params)
     trajectory = parts.experience.collect(parts.environment, act, collect_key, tasks, state=()).trajectory
     assert trajectory.mask.shape == (20, 25)
-    after, _ = adapt(parts.algorithm, learner, trajectory, adapt_key)
+    after, _ = parts.algorithm.adapt(learner, trajectory, adapt_key)
     assert_close(jax.tree.map(lambda leaf: leaf[0, 0], params_of(population)), after.params)
     assert record.agents.env_steps[0, 0, 0] == trajectory.mask.sum()
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageSequence
 
 from gossamer import train
 from gossamer.algorithms import A2C
-from gossamer.environments import Atari, GymnasiumEnvironment, HostStep, spaces_of
+from gossamer.environments import Atari, GymnasiumEnvironment, HostStep
 from gossamer.errors import InputError
 from gossamer.evaluation import video
 from gossamer.evaluation.video import Moment, play, record_video, write_video
@@ -68,7 +68,7 @@ class Lives:
 
 def watch(lives, most_steps=50):
     return list(
-        play(lives, lives.pictures, lambda step, observation: observation[:, 0] + 1000 * step, most_steps)
+        play(lives, lives.pictures, lambda step, seen, carry: (seen[:, 0] + 1000 * step, carry), most_steps)
     )
 
 
@@ -180,7 +180,7 @@ def gym(monkeypatch):
 
 def small(environment, **network):
     every = {"rounds": 1, "record_every": 1, "checkpoint_every": 1}
-    algorithm = A2C(spaces_of(environment), hidden=(4,), **network)
+    algorithm = A2C(hidden=(4,), **network)
     return replace(
         a2c(), environment=environment, algorithm=algorithm, agents=3, copies=1, experience=Steps(2), **every
     )

@@ -30,7 +30,7 @@ class Experiment:
     environment: Any
     """The family of tasks and the constants of its dynamics."""
     algorithm: Any
-    """What every agent learns with, ours or your own under ``algorithms.protocol``; ``build`` fits its spaces."""
+    """What every agent learns with, ours or your own under ``algorithms.protocol``; ``build`` binds it."""
     experience: AnyExperience = field(default_factory=Episodes)
     """How each agent collects what it learns from in a round."""
     tasks: int = 25
@@ -98,8 +98,10 @@ class Experiment:
                     f"{name} is {getattr(self, name)}; it must be a multiple of record_every, {self.record_every}"
                 )
         if not isinstance(self.algorithm, Averaging | Cyclic):
+            lacks = [name for name in dir(Averaging) if name[0] != "_" and not hasattr(self.algorithm, name)]
             raise InputError(
-                f"algorithm is {self.algorithm!r:.60}; it must have the methods of Averaging or of Cyclic"
+                f"algorithm is {self.algorithm!r:.60}; it must have the methods of Averaging or of Cyclic, and lacks "
+                f"{', '.join(lacks)}"
             )
         if self.test_every is not None and self.test_every > self.rounds:
             raise InputError(

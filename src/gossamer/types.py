@@ -11,7 +11,7 @@ Axes, outermost first; an array carries those it needs, in this order:
 Algorithms and environments are written for one agent or one environment; ``vmap`` adds the outer axes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -24,6 +24,9 @@ Message: TypeAlias = Any  # a pytree of float arrays: what peers may see of a le
 Activation: TypeAlias = Literal["relu", "tanh"]  # of hidden layers
 Precision: TypeAlias = Literal["float32", "bfloat16"]  # of a network's arithmetic
 InitialParameters: TypeAlias = Literal["independent", "shared", "averaged"]  # of the agents of a population
+# How an agent acts in one environment: from a key, an observation and a carry to an action, its log-probability and
+# the next carry, which is ``()`` unless the policy is recurrent.
+Act: TypeAlias = Callable[[Key, Array, Any], tuple[Array, Array, Any]]
 Info: TypeAlias = Mapping[str, Float[Any, ""]]  # named scalars that are only reported, never carried on
 
 
@@ -78,7 +81,8 @@ class Trajectory(NamedTuple):
     limit did (a value follows, that of ``next_observation``). ``task[e]`` numbers the environment whose
     transitions stand in column ``e``: with E episodes per environment, E columns share a number. An action of a
     ``Box`` has an axis for its components, one of a ``Discrete`` has none. Observations are vectors of numbers, or
-    of bytes where they are images (``Frames``).
+    of bytes where they are images (``Frames``). ``carry`` is what a recurrent policy carried into the first row, with
+    leaves ``[env, ...]``; an algorithm computes the later ones again, from the initial one after every end.
     """
 
     observation: Real[Array, "time env observation"]
@@ -90,6 +94,7 @@ class Trajectory(NamedTuple):
     truncated: Bool[Array, "time env"]
     mask: Bool[Array, "time env"]
     task: Int[Array, " env"]
+    carry: Any = ()
 
     @classmethod
     def padding(cls, time: int, env: int, observation: int = 1, action: int = 1) -> "Trajectory":
@@ -159,11 +164,17 @@ class NeighbourMessage(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """All that one agent carries from round to round. ``updates`` counts its adaptations."""
+    """All that one agent keeps from round to round; checkpoints hold it whole.
+
+    Messages are made of ``params``, which also suffice to act. ``optimiser`` and ``memory``, such as a replay buffer,
+    are the agent's own; neighbours never receive ``memory``. ``updates`` counts its adaptations. What a recurrent
+    policy carries through an episode is not here: it lies with the state of the environments.
+    """
 
     params: Any
     optimiser: Any
     updates: Int[Array, ""]
+    memory: Any = ()
 
 
 @dataclass(frozen=True)

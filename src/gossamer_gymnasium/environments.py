@@ -214,16 +214,18 @@ class _DeviceSimulators:
     def step(
         self, action: Num[np.ndarray, "simulator *action"], which: Bool[np.ndarray, " simulator"]
     ) -> HostStep:
-        self._states, observation, reward, terminated = _advance(
-            self._environment, self._tasks, self._states, action, which
+        place = self._numbers, self._episodes, self._elapsed.astype(np.uint32)
+        self._states, observation, reward, terminated, cut = _advance(
+            self._environment, self._tasks, place, self._states, action, which
         )
         self._elapsed[which] += 1
         terminated = np.array(terminated)
+        at_limit = self._elapsed >= self._environment.max_steps
         return HostStep(
             observation=np.array(observation, np.float32),
             reward=np.array(reward, np.float64),
             terminated=terminated,
-            truncated=~terminated & (self._elapsed >= self._environment.max_steps),
+            truncated=~terminated & (at_limit if cut is None else at_limit | np.asarray(cut)),
         )
 
     def state(self) -> Any:
@@ -256,18 +258,24 @@ def _start(
 def _advance(
     environment: Environment,
     tasks: Any,
+    place: tuple[Any, Any, Any],
     states: Any,
     actions: Num[Array | np.ndarray, "simulator *action"],
     which: Bool[Array | np.ndarray, " simulator"],
-) -> tuple[Any, Array, Array, Array]:
-    """Step every unfinished instance; leave the others unchanged."""
+) -> tuple[Any, Array, Array, Array, Array | None]:
+    """Step every instance in ``which``; ``place`` holds their numbers, episodes and steps so far."""
 
-    def one(task: Any, state: Any, action: Any, goes: Any) -> tuple[Any, Array, Array, Array]:
-        step = environment.step(state, action, task)
+    def one(task: Any, place: Any, state: Any, action: Any, goes: Any) -> tuple[Any, Any, Any, Any, Any]:
+        number, episode, elapsed = place
+        # No episode has the largest number, so that a step never shares its key with a reset.
+        key = jax.random.fold_in(jax.random.key(number), np.uint32(2**32 - 1))
+        key = jax.random.fold_in(jax.random.fold_in(key, episode), elapsed)
+        step = environment.step(key, state, action, task)
         following = jax.tree.map(lambda new, old: jnp.where(goes, new, old), step.state, state)
-        return following, environment.observe(following, task), step.reward, step.terminated
+        seen = environment.observe(following, task)
+        return following, seen, step.reward, step.terminated, step.truncated
 
-    return jax.vmap(one)(tasks, states, actions, which)
+    return jax.vmap(one)(tasks, place, states, actions, which)
 
 
 @jax.jit

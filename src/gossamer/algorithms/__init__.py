@@ -3,7 +3,17 @@
 from gossamer.algorithms.a2c import A2C
 from gossamer.algorithms.dist_mtps import DistMTPS
 from gossamer.algorithms.impala import Impala
-from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic, adapt, combine
+from gossamer.algorithms.protocol import (
+    Algorithm,
+    Averaging,
+    Cyclic,
+    GradientAlgorithm,
+    Recurrent,
+    acting,
+    combine,
+    descend,
+    initial_carry,
+)
 from gossamer.algorithms.reinforce import Reinforce
 from gossamer.algorithms.siac import SiAC
 
@@ -13,9 +23,13 @@ __all__ = [
     "Averaging",
     "Cyclic",
     "DistMTPS",
+    "GradientAlgorithm",
     "Impala",
+    "Recurrent",
     "Reinforce",
     "SiAC",
-    "adapt",
+    "acting",
     "combine",
+    "descend",
+    "initial_carry",
 ]

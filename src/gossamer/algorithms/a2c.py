@@ -4,17 +4,17 @@ Whether it is Diff-A2C, centralised A2C, specialised A2C or a learner of GALA is
 of the tasks, the graph and the schedule. Nothing here talks to anyone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
-import tyro
 from jaxtyping import Array, Float, Num, Real
 
-from gossamer.algorithms.hyperparameters import traced
+from gossamer.algorithms.hyperparameters import bind_fields, traced
 from gossamer.algorithms.policy_gradient import actor_critic_loss, clipped, limit_of
+from gossamer.algorithms.protocol import descend
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import Categorical, DiagonalGaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
@@ -93,15 +93,15 @@ class A2C:
 
     Example:
         >>> from gossamer.types import Discrete
-        >>> a2c = A2C(Spaces(observation_size=6, action=Discrete(3)), hidden=(8, 8))
+        >>> a2c = A2C(hidden=(8, 8)).bind(Spaces(observation_size=6, action=Discrete(3)))
         >>> learner = a2c.init(jax.random.key(0))
         >>> action, log_prob = a2c.act(learner.params, jax.random.key(1), jnp.zeros(6))
         >>> action.shape, log_prob.shape
         ((), ())
     """
 
-    spaces: tyro.conf.Suppress[Spaces]
-    """What the agent sees and does: the environment's, so no flag of the command line."""
+    spaces: Spaces = field(init=False, repr=False, compare=False)
+    """What the agent observes and does; ``bind`` sets it."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers (neurons)."""
     activation: Activation = "tanh"
@@ -154,10 +154,18 @@ class A2C:
             require_non_negative(name, getattr(self, name))
         for name in ("decay", "discount", "trace_decay"):
             require_within(name, getattr(self, name), 0.0, 1.0)
-        _require_fitting_network(self)
         _require_descent(
             self.optimiser, _optimiser_named(self.optimiser, self.learning_rate, self.decay, self.epsilon)
         )
+
+    def bind(self, spaces: Spaces) -> "A2C":
+        """Copy for an environment with these spaces.
+
+        Raises:
+            InputError: the network does not fit the observations.
+        """
+        _require_fitting_network(self, spaces)
+        return bind_fields(self, spaces=spaces)
 
     def init(self, key: Key) -> Learner:
         """A learner with its own random parameters and a fresh optimiser."""
@@ -259,7 +267,10 @@ class A2C:
             observation = observation.merged(gradient.observation)
         if self._normalises_rewards:
             reward = reward.merged(gradient.reward)
-        return Learner(A2CParams(network, log_scale, observation, reward), state, learner.updates + 1)
+        params = A2CParams(network, log_scale, observation, reward)
+        return learner._replace(params=params, optimiser=state, updates=learner.updates + 1)
+
+    adapt = descend
 
     def message(self, learner: Learner) -> A2CParams:
         """Weights of actor and critic, alike (33b), (39b); the statistics too where they are mixed."""
@@ -272,7 +283,7 @@ class A2C:
         if self.statistics == "local":
             own = learner.params
             mixed = mixed._replace(observation=own.observation, reward=own.reward)
-        return Learner(mixed, learner.optimiser, learner.updates)
+        return learner._replace(params=mixed)
 
     @property
     def _normalises_observations(self) -> bool:
@@ -353,9 +364,9 @@ def _sums_so_far(trajectory: Trajectory, discount: Any) -> Float[Array, "time en
     return sums
 
 
-def _require_fitting_network(a2c: A2C) -> None:
+def _require_fitting_network(a2c: A2C, spaces: Spaces) -> None:
     """Refuse frames without the network for them, the network without frames, and what neither of them has."""
-    frames = a2c.spaces.frames
+    frames = spaces.frames
     if frames is None:
         if a2c.network == "nature":
             raise InputError(
@@ -364,7 +375,7 @@ def _require_fitting_network(a2c: A2C) -> None:
         if a2c.precision != "float32":
             raise InputError(f"precision is {a2c.precision!r}; networks other than nature compute in float32")
         return
-    _require_fitting_frames(a2c.spaces, frames)
+    _require_fitting_frames(spaces, frames)
     if a2c.network != "nature":
         raise InputError(f"network is {a2c.network!r}, but the observations are frames; it must be nature")
     if a2c.activation != "relu":

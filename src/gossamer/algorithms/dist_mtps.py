@@ -4,15 +4,14 @@ Policies are linear in the raw state, with a basis that all tasks share and coef
 the basis by an alternating-direction method of multipliers that visits one after the other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import tyro
 from jaxtyping import Array, Bool, Float
 
-from gossamer.algorithms.hyperparameters import traced
+from gossamer.algorithms.hyperparameters import bind_fields, traced
 from gossamer.algorithms.protocol import Needs
 from gossamer.algorithms.weighting import transition_weights
 from gossamer.distributions import DiagonalGaussian
@@ -48,7 +47,7 @@ class Quadratic(NamedTuple):
 
 
 class Searched(NamedTuple):
-    """What a policy search found: the gradient's place is taken by the model of the loss."""
+    """What a policy search found: a quadratic model of the task's loss, by its minimum and its curvature."""
 
     target: Float[Array, "observation action"]
     curvature: Float[Array, "observation observation"]
@@ -66,7 +65,7 @@ class DistMTPS:
     The problem is min_{L, s_1, ..., s_N} Σ_t [½ ‖α_t − L s_t‖²_{Γ_t} + ½ ν ‖s_t‖²] + ½ N μ ‖L‖², in which the quadratic
     is the policy search's model of −J_t around its result α_t. A round alternates between the two:
 
-    1. every agent plays with θ = L s, searches (``gradient``), and fits s with L held fixed (``apply``);
+    1. every agent plays with θ = L s, searches (``search_task``), and fits s with L held fixed (``fit``);
     2. agents agree on L with their s held fixed, in turn, by a cycle of ADMM over the edges of the graph (Wei and
        Ozdaglar 2012): agent i, whose neighbours P were visited before it in this cycle and S will be later, takes
 
@@ -85,7 +84,7 @@ class DistMTPS:
 
     Example:
         >>> from gossamer.types import Box
-        >>> search = DistMTPS(Spaces(observation_size=4, action=Box(size=1, bound=10.0)), latent=2)
+        >>> search = DistMTPS(latent=2).bind(Spaces(observation_size=4, action=Box(size=1, bound=10.0)), neighbours=2)
         >>> learner = search.init(jax.random.key(0))
         >>> learner.params.basis.shape, learner.params.coefficients.shape
         ((4, 1, 2), (2,))
@@ -93,14 +92,14 @@ class DistMTPS:
 
     needs: ClassVar = Needs(actions=("bounded",), whole_episodes=True)
 
-    spaces: tyro.conf.Suppress[Spaces]
-    """What the agent sees and does: the environment's, so no flag of the command line."""
+    spaces: Spaces = field(init=False, repr=False, compare=False)
+    """What the agent observes and does; ``bind`` sets it."""
     search: Search = "reinforce"
     """How a task's policy is searched: by its gradient (REINFORCE) or by weighted regression (PoWER)."""
     latent: int = 2
     """Columns of the basis: how many policies each task's is a combination of, >= 1."""
-    neighbours: tyro.conf.Suppress[int] = 2
-    """Most neighbours of an agent, each with a multiplier; ``build`` reads it off the graph."""
+    neighbours: int = field(init=False, repr=False, compare=False)
+    """Largest number of neighbours of any agent, each with a multiplier; ``bind`` sets it."""
     step_size: float = 0.1
     """η, how far REINFORCE goes along the gradient, > 0."""
     exploration: float = 1.0
@@ -119,7 +118,6 @@ class DistMTPS:
     def __post_init__(self) -> None:
         require_choice("search", self.search, ("reinforce", "power"))
         require_at_least("latent", self.latent, 1)
-        require_at_least("neighbours", self.neighbours, 0)
         positive = (
             "step_size",
             "exploration",
@@ -131,6 +129,10 @@ class DistMTPS:
         for name in positive:
             require_positive(name, getattr(self, name))
         require_within("discount", self.discount, 0.0, 1.0)
+
+    def bind(self, spaces: Spaces, neighbours: int = 0) -> "DistMTPS":
+        """Copy for an environment with these spaces and a graph whose agents have at most so many neighbours."""
+        return bind_fields(self, spaces=spaces, neighbours=neighbours)
 
     def init(self, key: Key) -> Learner:
         """A learner with a random basis and coefficients of length one, at peace with its neighbours."""
@@ -169,9 +171,14 @@ class DistMTPS:
         target = returns_to_go(trajectory, self.discount)
         return Estimate(target - leave_one_out(target), target)
 
-    def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[Searched, Info]:
-        """One policy search in the agent's task: the minimum of the model of its loss, and its curvature."""
+    def adapt(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[Learner, Info]:
+        """One policy search in the agent's task, and the coefficients that fit its result."""
         del key
+        found, info = self.search_task(learner, trajectory)
+        return self.fit(learner, found), info
+
+    def search_task(self, learner: Learner, trajectory: Trajectory) -> tuple[Searched, Info]:
+        """One policy search in the agent's task: the minimum of the model of its loss, and its curvature."""
         estimate = self.estimate(learner.params, trajectory)
         weight = transition_weights(trajectory, "transitions")
         policy = self.policy(learner.params, trajectory.observation)
@@ -191,14 +198,15 @@ class DistMTPS:
         }
         return found, info
 
-    def apply(self, learner: Learner, gradient: Searched) -> Learner:
+    def fit(self, learner: Learner, found: Searched) -> Learner:
         """The coefficients that fit the search's result best, the basis held fixed."""
         basis = learner.params.basis
-        normal = jnp.einsum("oak,op,pal->kl", basis, gradient.curvature, basis)
-        right = jnp.einsum("oak,op,pa->k", basis, gradient.curvature, gradient.target)
+        normal = jnp.einsum("oak,op,pal->kl", basis, found.curvature, basis)
+        right = jnp.einsum("oak,op,pa->k", basis, found.curvature, found.target)
         coefficients = jnp.linalg.solve(normal + self.coefficient_regulariser * jnp.eye(self.latent), right)
-        model = Quadratic(gradient.target, gradient.curvature, learner.optimiser.multipliers)
-        return Learner(Factors(basis, coefficients), model, learner.updates + 1)
+        model = Quadratic(found.target, found.curvature, learner.optimiser.multipliers)
+        params = Factors(basis, coefficients)
+        return learner._replace(params=params, optimiser=model, updates=learner.updates + 1)
 
     def message(self, learner: Learner) -> NeighbourMessage:
         """The basis for all, and for each neighbour the multiplier of the edge to it."""
@@ -227,10 +235,9 @@ class DistMTPS:
         agreed = self._least(learner, anchors, self.basis_regulariser + self.penalty * jnp.sum(linked))
         kept = learner.optimiser.multipliers - self.penalty * (basis - agreed[None])
         multipliers = jnp.where(_along(linked & ~later, basis), kept, 0.0)
-        return Learner(
-            learner.params._replace(basis=agreed),
-            learner.optimiser._replace(multipliers=multipliers),
-            learner.updates,
+        return learner._replace(
+            params=learner.params._replace(basis=agreed),
+            optimiser=learner.optimiser._replace(multipliers=multipliers),
         )
 
     def _least(self, learner: Learner, anchors: Array, ridge: Float[Array, ""]) -> Array:

@@ -1,11 +1,34 @@
 """Frozen dataclasses of hyper-parameters that jit takes as arguments; nothing here learns."""
 
+import copy
 from dataclasses import fields
 from typing import Any, TypeVar
 
 import jax
 
 Class = TypeVar("Class", bound=type[Any])
+Instance = TypeVar("Instance")
+
+
+def bind_fields(instance: Instance, **values: Any) -> Instance:
+    """Copy a frozen dataclass and set fields that its constructor does not take.
+
+    Declare such a field as ``field(init=False, repr=False, compare=False)``, without a default: command-line flags and
+    ``config.json`` then omit it, and ``dataclasses.replace`` leaves it unset.
+
+    Example:
+        >>> from dataclasses import dataclass, field
+        >>> @dataclass(frozen=True)
+        ... class Descent:
+        ...     actions: int = field(init=False)
+        ...     learning_rate: float = 0.1
+        >>> bind_fields(Descent(learning_rate=0.2), actions=3).actions
+        3
+    """
+    bound = copy.copy(instance)
+    for name, value in values.items():
+        object.__setattr__(bound, name, value)
+    return bound
 
 
 def traced(cls: Class) -> Class:
@@ -32,7 +55,8 @@ def traced(cls: Class) -> Class:
 
     def flatten(instance: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return tuple(getattr(instance, name) for name in leaves), tuple(
-            getattr(instance, name) for name in structure
+            getattr(instance, name, None)  # None before ``bind``
+            for name in structure
         )
 
     def unflatten(constant: tuple[Any, ...], values: Any) -> Any:

@@ -4,18 +4,18 @@ Who acts, with parameters how old, is not said here: a trajectory carries the lo
 collected it. ``experience.ahead`` has actors that run ahead. Nothing here talks to anyone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
-import tyro
 from jaxtyping import Array, Float, Int, Num, Real
 
 from gossamer.algorithms.a2c import A2C, A2CParams, Network
-from gossamer.algorithms.hyperparameters import traced
+from gossamer.algorithms.hyperparameters import bind_fields, traced
 from gossamer.algorithms.policy_gradient import actor_critic_loss, clipped, limit_of
+from gossamer.algorithms.protocol import descend
 from gossamer.algorithms.weighting import transition_weights
 from gossamer.distributions import Categorical, DiagonalGaussian
 from gossamer.errors import (
@@ -60,15 +60,15 @@ class Impala:
 
     Example:
         >>> from gossamer.types import Discrete
-        >>> impala = Impala(Spaces(observation_size=6, action=Discrete(3)), hidden=(8, 8))
+        >>> impala = Impala(hidden=(8, 8)).bind(Spaces(observation_size=6, action=Discrete(3)))
         >>> learner = impala.init(jax.random.key(0))
         >>> action, log_prob = impala.act(learner.params, jax.random.key(1), jnp.zeros(6))
         >>> action.shape, log_prob.shape
         ((), ())
     """
 
-    spaces: tyro.conf.Suppress[Spaces]
-    """What the agent sees and does: the environment's, so no flag of the command line."""
+    spaces: Spaces = field(init=False, repr=False, compare=False)
+    """What the agent observes and does; ``bind`` sets it."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers (neurons)."""
     activation: Activation = "tanh"
@@ -107,7 +107,7 @@ class Impala:
     """c̄, the largest importance weight that is passed on to earlier steps, in (0, ρ̄]."""
 
     def __post_init__(self) -> None:
-        _ = self._actor_critic  # which refuses spaces and networks that do not fit
+        _ = self._actor_critic  # checks the network
         require_choice("reduction", self.reduction, ("sum", "mean"))
         require_at_least("decay_updates", self.decay_updates, 0)
         for name in ("learning_rate", "epsilon", "rho_bar", "c_bar"):
@@ -118,6 +118,16 @@ class Impala:
             require_within(name, getattr(self, name), 0.0, 1.0)
         if self.c_bar > self.rho_bar:
             raise InputError(f"c_bar is {self.c_bar}; it must be at most rho_bar, {self.rho_bar}")
+
+    def bind(self, spaces: Spaces) -> "Impala":
+        """Copy for an environment with these spaces.
+
+        Raises:
+            InputError: the network does not fit the observations.
+        """
+        bound = bind_fields(self, spaces=spaces)
+        _ = bound._actor_critic  # checks that the network fits
+        return bound
 
     def init(self, key: Key) -> Learner:
         """A learner with its own random parameters and a fresh optimiser."""
@@ -180,7 +190,9 @@ class Impala:
         optimiser = self._optimiser(learner.updates)
         change, state = optimiser.update(gradient, learner.optimiser, learner.params)
         params = cast(A2CParams, optax.apply_updates(learner.params, change))
-        return Learner(params, state, learner.updates + 1)
+        return learner._replace(params=params, optimiser=state, updates=learner.updates + 1)
+
+    adapt = descend
 
     def message(self, learner: Learner) -> A2CParams:
         """All weights."""
@@ -188,12 +200,17 @@ class Impala:
 
     def absorb(self, learner: Learner, mixed: A2CParams) -> Learner:
         """The learner with combined parameters; its optimiser's state stays its own."""
-        return Learner(mixed, learner.optimiser, learner.updates)
+        return learner._replace(params=mixed)
 
     @property
     def _actor_critic(self) -> A2C:
         return _actor_critic(
-            self.spaces, self.hidden, self.activation, self.network, self.convolution_widths, self.precision
+            getattr(self, "spaces", None),
+            self.hidden,
+            self.activation,
+            self.network,
+            self.convolution_widths,
+            self.precision,
         )
 
     def _estimate(
@@ -234,7 +251,7 @@ class Impala:
 
 @cache  # it is asked for at every call, and its construction tries an optimiser out
 def _actor_critic(
-    spaces: Spaces,
+    spaces: Spaces | None,
     hidden: tuple[int, ...],
     activation: Activation,
     network: Network,
@@ -242,4 +259,5 @@ def _actor_critic(
     precision: Precision,
 ) -> A2C:
     """Policy and value, of which A2C's loss and optimiser stay unused."""
-    return A2C(spaces, hidden, activation, network, convolution_widths, precision)
+    a2c = A2C(hidden, activation, network, convolution_widths, precision)
+    return a2c if spaces is None else a2c.bind(spaces)

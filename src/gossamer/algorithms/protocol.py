@@ -6,11 +6,25 @@ pytree whose leaves are the numbers that may change without compiling again (lea
 
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gossamer.types import Estimate, Info, Key, Learner, Message, NeighbourMessage, Params, Trajectory
+from gossamer.types import Act, Info, Key, Learner, Message, NeighbourMessage, Params, Spaces, Trajectory
 
 ActionKind: TypeAlias = Literal["discrete", "bounded", "unbounded"]
+
+
+def optimiser_steps(algorithm: Any) -> int:
+    """Number of optimiser steps in one ``adapt``: the algorithm's attribute of that name, 1 without one.
+
+    ``Learner.updates`` counts calls of ``adapt`` and not these steps: message ages, versions and resuming rely on it.
+
+    Example:
+        >>> optimiser_steps(object())
+        1
+    """
+    return getattr(algorithm, "optimiser_steps", 1)
 
 
 class Needs(NamedTuple):
@@ -29,11 +43,15 @@ class Needs(NamedTuple):
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """What one agent does with its experience and with what its neighbours say.
+    """How one agent acts, learns from its own experience, and what it sends.
 
-    ``adapt`` is ``apply`` after ``gradient``; runtimes that exchange gradients need the halves. How messages are
-    combined is what ``Averaging`` and ``Cyclic`` add.
+    ``Averaging`` and ``Cyclic`` add how messages are combined; ``GradientAlgorithm`` adds what runtimes that exchange
+    gradients need.
     """
+
+    def bind(self, spaces: Spaces) -> "Algorithm":
+        """Copy for an environment with these spaces; ``build`` calls it before any other method."""
+        ...
 
     def init(self, key: Key) -> Learner:
         """A learner with its own random parameters."""
@@ -47,20 +65,46 @@ class Algorithm(Protocol):
         """The most probable action for one observation."""
         ...
 
-    def estimate(self, params: Params, trajectory: Trajectory) -> Estimate:
-        """Advantages and critic targets of a trajectory, under the parameters that collected it."""
-        ...
+    def adapt(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[Learner, Info]:
+        """The learner after one local adaptation, (5a), (33a) or (39a), with ``updates`` one higher; scalars to report.
 
-    def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[Any, Info]:
-        """The stochastic gradient of the loss on a trajectory; the key serves losses that sample."""
-        ...
-
-    def apply(self, learner: Learner, gradient: Any) -> Learner:
-        """The learner after one step of its optimiser along a gradient."""
+        An algorithm that takes more than one optimiser step states how many as ``optimiser_steps``, an attribute or a
+        property. The key is for whatever it samples.
+        """
         ...
 
     def message(self, learner: Learner) -> Message:
         """What peers may see of a learner."""
+        ...
+
+
+@runtime_checkable
+class GradientAlgorithm(Algorithm, Protocol):
+    """An algorithm whose ``adapt`` is one gradient and one optimiser step, which all-reduce and A3C take apart.
+
+    ``adapt = descend`` implements it.
+    """
+
+    def gradient(self, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[Any, Info]:
+        """The stochastic gradient of the loss on a trajectory; the key is for losses that sample."""
+        ...
+
+    def apply(self, learner: Learner, gradient: Any) -> Learner:
+        """The learner after one step of its optimiser along a gradient, with ``updates`` one higher."""
+        ...
+
+
+@runtime_checkable
+class Recurrent(Protocol):
+    """What an algorithm has besides if its policy carries something through an episode, such as a hidden state.
+
+    Its ``act`` and ``act_greedily`` take the carry as a last argument and return the next one as a last result. Each
+    environment has a carry of its own, which begins every episode at the initial one. A trajectory holds the carry of
+    its first row.
+    """
+
+    def initial_carry(self) -> Any:
+        """The carry at the start of an episode of one environment: a pytree of arrays."""
         ...
 
 
@@ -80,9 +124,8 @@ class Averaging(Algorithm, Protocol):
 class Cyclic(Algorithm, Protocol):
     """An algorithm whose agents combine one after the other, each hearing what those before it have decided."""
 
-    @property
-    def neighbours(self) -> int:
-        """Most neighbours of an agent: a field, which ``build`` replaces by what it reads off the graph."""
+    def bind(self, spaces: Spaces, neighbours: int = 0) -> "Cyclic":
+        """Copy for an environment with these spaces and a graph whose agents have at most so many neighbours."""
         ...
 
     def combine_in_cycle(
@@ -96,10 +139,38 @@ class Cyclic(Algorithm, Protocol):
         ...
 
 
-def adapt(algorithm: Algorithm, learner: Learner, trajectory: Trajectory, key: Key) -> tuple[Learner, Info]:
-    """One local adaptation, the first half of a diffusion step (5a), (33a), (39a)."""
+def descend(
+    algorithm: GradientAlgorithm, learner: Learner, trajectory: Trajectory, key: Key
+) -> tuple[Learner, Info]:
+    """``adapt`` of a ``GradientAlgorithm``: one optimiser step along the gradient of the trajectory."""
     gradient, info = algorithm.gradient(learner, trajectory, key)
     return algorithm.apply(learner, gradient), info
+
+
+def initial_carry(algorithm: Algorithm, *shape: int) -> Any:
+    """The carry at the start of episodes of environments with these leading axes; ``()`` without a recurrent policy."""
+    carry = algorithm.initial_carry() if isinstance(algorithm, Recurrent) else ()
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*shape, *jnp.shape(leaf))), carry)
+
+
+def acting(algorithm: Algorithm, params: Params, greedy: bool = False) -> Act:
+    """How an agent acts in one environment, the same for policies with and without a carry.
+
+    Greedy actions have the log-probability 0 in place of their own.
+    """
+    policy: Any = algorithm
+    recurrent = isinstance(algorithm, Recurrent)
+
+    def act(key: Key, observation: Array, carry: Any) -> tuple[Array, Array, Any]:
+        before = (carry,) if recurrent else ()
+        if greedy:
+            chosen = policy.act_greedily(params, observation, *before)
+            action, carry = chosen if recurrent else (chosen, carry)
+            return action, jnp.zeros(()), carry
+        action, log_prob, *after = policy.act(params, key, observation, *before)
+        return action, log_prob, after[0] if recurrent else carry
+
+    return act
 
 
 def combine(

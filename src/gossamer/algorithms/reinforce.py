@@ -4,16 +4,15 @@ Agents that adapt by it and combine with their neighbours are the diffusion poli
 (section III). Nothing here talks to anyone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-import tyro
 from jaxtyping import Array, Float, Num
 
-from gossamer.algorithms.hyperparameters import traced
-from gossamer.algorithms.protocol import Needs
+from gossamer.algorithms.hyperparameters import bind_fields, traced
+from gossamer.algorithms.protocol import Needs, descend
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import Categorical, DiagonalGaussian, Spread, bounded_gaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
@@ -49,7 +48,7 @@ class Reinforce:
 
     Example:
         >>> from gossamer.types import Discrete
-        >>> reinforce = Reinforce(Spaces(observation_size=3, action=Discrete(2)), hidden=(8,))
+        >>> reinforce = Reinforce(hidden=(8,)).bind(Spaces(observation_size=3, action=Discrete(2)))
         >>> learner = reinforce.init(jax.random.key(0))
         >>> action, log_prob = reinforce.act(learner.params, jax.random.key(1), jnp.zeros(3))
         >>> action.shape, log_prob.shape
@@ -58,8 +57,8 @@ class Reinforce:
 
     needs: ClassVar = Needs(actions=("bounded", "discrete"), whole_episodes=True)
 
-    spaces: tyro.conf.Suppress[Spaces]
-    """What the agent sees and does: the environment's, so no flag of the command line."""
+    spaces: Spaces = field(init=False, repr=False, compare=False)
+    """What the agent observes and does; ``bind`` sets it."""
     hidden: tuple[int, ...] = (400, 400)
     """Widths of the policy's hidden layers (neurons)."""
     activation: Activation = "relu"
@@ -96,6 +95,10 @@ class Reinforce:
         require_within("discount", self.discount, 0.0, 1.0)
         require_positive("reward_scale", self.reward_scale)
         require_non_negative("variance_floor", self.variance_floor)
+
+    def bind(self, spaces: Spaces) -> "Reinforce":
+        """Copy for an environment with these spaces."""
+        return bind_fields(self, spaces=spaces)
 
     def init(self, key: Key) -> Learner:
         """A learner with its own random parameters and a fresh optimiser."""
@@ -150,7 +153,10 @@ class Reinforce:
         import optax
 
         change, state = self._optimiser.update(gradient, learner.optimiser, learner.params)
-        return Learner(optax.apply_updates(learner.params, change), state, learner.updates + 1)
+        params = optax.apply_updates(learner.params, change)
+        return learner._replace(params=params, optimiser=state, updates=learner.updates + 1)
+
+    adapt = descend
 
     def message(self, learner: Learner) -> Any:
         """The policy's parameters (5b)."""
@@ -158,7 +164,7 @@ class Reinforce:
 
     def absorb(self, learner: Learner, mixed: Any) -> Learner:
         """The learner with combined parameters; its optimiser's moments stay its own."""
-        return Learner(mixed, learner.optimiser, learner.updates)
+        return learner._replace(params=mixed)
 
     @property
     def _network(self) -> "gossamer.networks.MLP":

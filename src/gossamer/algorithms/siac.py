@@ -4,16 +4,15 @@ Whether it is Diff-SiAC, centralised or specialised SiAC is not said here: that 
 the graph. Nothing here talks to anyone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import tyro
 from jaxtyping import Array, Float
 
-from gossamer.algorithms.hyperparameters import traced
-from gossamer.algorithms.protocol import Needs
+from gossamer.algorithms.hyperparameters import bind_fields, traced
+from gossamer.algorithms.protocol import Needs, descend
 from gossamer.algorithms.weighting import Weighting, transition_weights
 from gossamer.distributions import DiagonalGaussian, Spread, bounded_gaussian
 from gossamer.errors import InputError, require_choice, require_non_negative, require_positive, require_within
@@ -44,7 +43,7 @@ class SiAC:
 
     Example:
         >>> from gossamer.types import Box
-        >>> siac = SiAC(Spaces(observation_size=3, action=Box(size=1, bound=2.0)), hidden=(8, 8))
+        >>> siac = SiAC(hidden=(8, 8)).bind(Spaces(observation_size=3, action=Box(size=1, bound=2.0)))
         >>> learner = siac.init(jax.random.key(0))
         >>> action, log_prob = siac.act(learner.params, jax.random.key(1), jnp.zeros(3))
         >>> action.shape, log_prob.shape
@@ -53,8 +52,8 @@ class SiAC:
 
     needs: ClassVar = Needs(actions=("bounded",))
 
-    spaces: tyro.conf.Suppress[Spaces]
-    """What the agent sees and does: the environment's, so no flag of the command line."""
+    spaces: Spaces = field(init=False, repr=False, compare=False)
+    """What the agent observes and does; ``bind`` sets it."""
     hidden: tuple[int, ...] = (400, 400)
     """Widths of the hidden layers of actor and critic (neurons)."""
     activation: Activation = "relu"
@@ -90,6 +89,10 @@ class SiAC:
         require_within("discount", self.discount, 0.0, 1.0)
         require_positive("reward_scale", self.reward_scale)
         require_non_negative("variance_floor", self.variance_floor)
+
+    def bind(self, spaces: Spaces) -> "SiAC":
+        """Copy for an environment with these spaces."""
+        return bind_fields(self, spaces=spaces)
 
     def init(self, key: Key) -> Learner:
         """A learner with its own random parameters and fresh optimisers."""
@@ -174,9 +177,10 @@ class SiAC:
 
         parts = zip(self._optimisers, gradient, learner.optimiser, learner.params, strict=True)
         (actor, actor_state), (critic, critic_state) = (step(*part) for part in parts)
-        return Learner(
-            ActorCritic(actor, critic), ActorCritic(actor_state, critic_state), updates=learner.updates + 1
-        )
+        params, optimiser = ActorCritic(actor, critic), ActorCritic(actor_state, critic_state)
+        return learner._replace(params=params, optimiser=optimiser, updates=learner.updates + 1)
+
+    adapt = descend
 
     def message(self, learner: Learner) -> ActorCritic:
         """Both networks' parameters: Diff-DAC combines critic (33b) and actor (39b) alike."""
@@ -184,7 +188,7 @@ class SiAC:
 
     def absorb(self, learner: Learner, mixed: ActorCritic) -> Learner:
         """The learner with combined parameters; its optimisers' moments stay its own."""
-        return Learner(mixed, learner.optimiser, learner.updates)
+        return learner._replace(params=mixed)
 
     @property
     def _actor(self) -> "gossamer.networks.MLP":

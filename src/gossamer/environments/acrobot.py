@@ -164,7 +164,7 @@ class Acrobot:
         units = jnp.eye(len(parts), dtype=state.shoulder_angle.dtype)
         return jnp.asarray(sum(part * unit for part, unit in zip(parts, units, strict=True)))
 
-    def step(self, state: AcrobotState, action: Int[Array, ""], task: AcrobotTask) -> Step:
+    def step(self, key: Key, state: AcrobotState, action: Int[Array, ""], task: AcrobotTask) -> Step:
         """One ``timestep`` at a constant torque; the reward is that of the state it leads to."""
         torque = self.torque * (action.astype(state.elbow_velocity.dtype) - 1.0)
         links = _links(task, self.centre_of_mass, self.gravity)

@@ -118,7 +118,9 @@ class CartPoleSwingUp:
         position, velocity, angle, angular_velocity = state
         return jnp.stack([position, velocity, jnp.cos(angle), jnp.sin(angle), angular_velocity])
 
-    def step(self, state: CartPoleState, action: Float[Array, " action"], task: CartPoleTask) -> Step:
+    def step(
+        self, key: Key, state: CartPoleState, action: Float[Array, " action"], task: CartPoleTask
+    ) -> Step:
         """One ``timestep``; the reward is that of the state before it.
 
         r = 2/(1 + e^d) + cos θ in (−1, 2], where d is the distance (m) of the pole's tip from where it
@@ -217,7 +219,9 @@ class CartPoleBalance:
         """[x, ẋ, θ, θ̇], not scaled."""
         return jnp.stack(state)
 
-    def step(self, state: CartPoleState, action: Float[Array, " action"], task: CartPoleTask) -> Step:
+    def step(
+        self, key: Key, state: CartPoleState, action: Float[Array, " action"], task: CartPoleTask
+    ) -> Step:
         """One ``timestep``, worth 1; it terminates if the state it leads to is out of bounds."""
         force = jnp.clip(action[0], -self.max_force, self.max_force)
         following = _advance(state, force, task, self.cart_mass, self.gravity, self.timestep)

@@ -7,10 +7,9 @@ import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import tyro
 from jaxtyping import Bool, Float, Int, Num, Shaped
 
 from gossamer.environments.protocol import HostStep, Simulators
@@ -30,7 +29,7 @@ class GymnasiumTask(NamedTuple):
 
 @dataclass(frozen=True)
 class GymnasiumEnvironment:
-    """The environment that ``gymnasium.make(id, **arguments)`` makes; every task is the same one.
+    """The environment that ``gymnasium.make(env_id, **arguments)`` makes; every task is the same one.
 
     Observations are single precision. A Box of any shape is flattened and not scaled; a Discrete one becomes a
     vector of zeros with a one. Rewards are Gymnasium's.
@@ -40,12 +39,12 @@ class GymnasiumEnvironment:
     component by component. Either way an action is clipped to the bounds before the environment sees it.
 
     Args:
-        id: a name in Gymnasium's registry, such as CartPole-v1, or module:Name-v0 to import the module first.
+        env_id: a name in Gymnasium's registry, such as CartPole-v1, or module:Name-v0 to import the module first.
         arguments: pairs (name, value) for the environment's constructor.
-        time_limit: in steps; by default the one registered for ``id``.
+        time_limit: in steps; by default the one registered for ``env_id``.
 
     Raises:
-        InputError: if gymnasium, or what the environment needs, is not installed, ``id`` is unknown, the
+        InputError: if gymnasium, or what the environment needs, is not installed, ``env_id`` is unknown, the
             arguments do not fit, a space is of another kind, or no time limit is known.
 
     Example:
@@ -54,7 +53,7 @@ class GymnasiumEnvironment:
         (3, Box(size=1, bound=2.0), 200)
     """
 
-    id: Annotated[str, tyro.conf.arg(name="env-id")]
+    env_id: str
     arguments: tuple[Argument, ...] = ()
     time_limit: int | None = None
 
@@ -106,18 +105,18 @@ class GymnasiumEnvironment:
         Raises:
             InputError: if Gymnasium does not make the environment.
         """
-        made = [_make(self.id, self.arguments, self.time_limit) for _ in tasks.number]
+        made = [_make(self.env_id, self.arguments, self.time_limit) for _ in tasks.number]
         return _Environments(made, self.observation_size, [stream_seed(stream) for stream in streams])
 
     @functools.cached_property
     def _facts(self) -> "_Facts":
         """What one environment object, closed at once, says about itself."""
-        environment = _make(self.id, self.arguments, self.time_limit)
+        environment = _make(self.env_id, self.arguments, self.time_limit)
         try:
             return _Facts(
-                observation_size=_observation_size(self.id, environment.observation_space),
-                action_space=_action_space(self.id, environment.action_space),
-                max_steps=_max_steps(self.id, environment.spec),
+                observation_size=_observation_size(self.env_id, environment.observation_space),
+                action_space=_action_space(self.env_id, environment.action_space),
+                max_steps=_max_steps(self.env_id, environment.spec),
             )
         finally:
             environment.close()

@@ -106,7 +106,9 @@ class Pendulum:
         """[cos θ, sin θ, θ̇], not scaled."""
         return jnp.stack([jnp.cos(state.angle), jnp.sin(state.angle), state.velocity])
 
-    def step(self, state: PendulumState, action: Float[Array, " action"], task: PendulumTask) -> Step:
+    def step(
+        self, key: Key, state: PendulumState, action: Float[Array, " action"], task: PendulumTask
+    ) -> Step:
         """One ``timestep``; the reward −(wrap(θ)² + 0.1 θ̇² + 0.001 u²) is that of the state before it."""
         torque = jnp.clip(action[0], -self.max_torque, self.max_torque)
         reward = -(_wrap(state.angle) ** 2 + 0.1 * state.velocity**2 + 0.001 * torque**2)

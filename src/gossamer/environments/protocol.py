@@ -1,8 +1,8 @@
 """What an environment is: on the device, pure functions of a state and a task; on the host, running simulators.
 
-A device environment is written for one instance. It says nothing of how many are stepped (``vmap`` adds axes),
-of who acts, or of time limits: it reports ``terminated``; ``max_steps`` is applied, as a truncation, by the
-experience that steps it.
+A device environment is written for one instance. It does not decide how many are stepped (``vmap`` adds axes) or who
+acts. It reports ``terminated``, and ``truncated`` if it cuts episodes itself; the time limit ``max_steps`` is applied,
+as a truncation, by the experience that steps it.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -15,11 +15,16 @@ from gossamer.types import Box, Discrete, Frames, Key, Spaces
 
 
 class Step(NamedTuple):
-    """What one action led to: the next state, its reward, and whether the task itself ended the episode."""
+    """Result of one action: the next state, the reward, and whether the episode ends.
+
+    ``terminated``: the task itself ended and no value follows. ``truncated``: the episode is cut although a value
+    follows; None for an environment that leaves this to its time limit. If both are true, it is terminated.
+    """
 
     state: Any
     reward: Float[Array, ""]
     terminated: Bool[Array, ""]
+    truncated: Bool[Array, ""] | None = None
 
 
 @runtime_checkable
@@ -56,8 +61,8 @@ class Environment(Protocol):
         """What the agent sees of a state."""
         ...
 
-    def step(self, state: Any, action: Num[Array, "*action"], task: Any) -> Step:
-        """One step of the dynamics."""
+    def step(self, key: Key, state: Any, action: Num[Array, "*action"], task: Any) -> Step:
+        """One step of the dynamics; the key, another one for each step, is for those that are random."""
         ...
 
 

@@ -41,7 +41,7 @@ def require_sound(environment: Environment, task: Any) -> None:
         raise InputError(
             f"{name}.observe returns {_shown(observation)}; it must return {size} numbers, as observation_size says"
         )
-    step = _traced(f"{name}.step", environment.step, state, _action(environment), task)
+    step = _traced(f"{name}.step", environment.step, jax.random.key(0), state, _action(environment), task)
     if not isinstance(step, Step):
         raise InputError(f"{name}.step returns a {type(step).__name__}; it must return a Step")
     if _forms(step.state) != _forms(state):
@@ -51,8 +51,12 @@ def require_sound(environment: Environment, task: Any) -> None:
         )
     if not _is_number(step.reward, ()):
         raise InputError(f"{name}.step returns the reward {_shown(step.reward)}; it must be one number")
-    if getattr(step.terminated, "shape", None) != () or step.terminated.dtype != bool:
+    if not _is_bool(step.terminated):
         raise InputError(f"{name}.step returns the terminated {_shown(step.terminated)}; it must be one bool")
+    if not (step.truncated is None or _is_bool(step.truncated)):
+        raise InputError(
+            f"{name}.step returns the truncated {_shown(step.truncated)}; it must be one bool, or None"
+        )
 
 
 def _action(environment: Environment) -> jax.ShapeDtypeStruct:
@@ -82,6 +86,10 @@ def _forms(tree: Any) -> Any:
 def _is_number(value: Any, shape: tuple[int, ...]) -> bool:
     kinds = (jnp.floating, jnp.integer)
     return getattr(value, "shape", None) == shape and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+
+
+def _is_bool(value: Any) -> bool:
+    return getattr(value, "shape", None) == () and value.dtype == bool
 
 
 def _shown(tree: Any) -> str:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Num, Real
 
-from gossamer.algorithms.protocol import Algorithm
+from gossamer.algorithms.protocol import Algorithm, Recurrent
 from gossamer.environments import spaces_of
 from gossamer.errors import InputError
 from gossamer.runs.restore import restore_population
@@ -71,9 +71,13 @@ def load_policy(run: Path | str, agent: int = 0, seed: int | None = None, best: 
         best: take the seed's best checkpoint, not its newest.
 
     Raises:
-        InputError: the folder holds no run, or no such agent, seed or checkpoint.
+        InputError: the folder holds no run, or no such agent, seed or checkpoint, or its policy is recurrent.
     """
     experiment, parts, population = restore_population(Path(run), best)
+    if isinstance(parts.algorithm, Recurrent):
+        raise InputError(
+            f"{type(parts.algorithm).__name__} is recurrent, and Policy.act keeps no carry between calls; use evaluate"
+        )
     seed = experiment.seed if seed is None else seed
     if not 0 <= agent < experiment.agents:
         raise InputError(f"agent is {agent}; {run} has the agents 0 to {experiment.agents - 1}")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, Real, Shaped
 
-from gossamer.algorithms.protocol import Algorithm
+from gossamer.algorithms.protocol import Algorithm, acting, initial_carry
 from gossamer.environments import Simulators
 from gossamer.experience.device import Episodes
 from gossamer.system.compilation import jit
@@ -37,18 +37,24 @@ def play_on_host(
         own = jax.tree.map(lambda leaf, i=place: leaf[i], params)
         with closing(environment.simulate(every_task, streams)) as simulators:
             act = partial(act_for_episodes, algorithm, own, key, greedy=greedy)
-            earned[place] = _returns(simulators, act, len(streams), environment.max_steps)
+            carry = initial_carry(algorithm, len(streams))
+            earned[place] = _returns(simulators, act, carry, len(streams), environment.max_steps)
     return earned.reshape(seeds, agents, count, episodes)
 
 
 def _returns(
-    simulators: Simulators, act: Callable[[int, Array], Array], episodes: int, most_steps: int
+    simulators: Simulators,
+    act: Callable[[int, Array, Any], tuple[Array, Any]],
+    initial: Any,
+    episodes: int,
+    most_steps: int,
 ) -> Float[np.ndarray, " episode"]:
     """Undiscounted returns of one episode in each simulator."""
     alive, earned = np.ones(episodes, bool), np.zeros(episodes)
-    observation = simulators.reset(alive)
+    observation, carry = simulators.reset(alive), initial
     for step in range(most_steps):
-        taken = simulators.step(np.asarray(act(step, jnp.asarray(observation))), alive)
+        action, carry = act(step, jnp.asarray(observation), carry)
+        taken = simulators.step(np.asarray(action), alive)
         earned += np.where(alive, taken.reward, 0.0)
         observation = np.where(alive[:, None], taken.observation, observation)
         ended = alive & (taken.terminated | taken.truncated)
@@ -56,6 +62,7 @@ def _returns(
         # A life that ended is not the end of the game, and not of its return.
         if (goes_on := ended & alive).any():
             observation = np.where(goes_on[:, None], simulators.reset(goes_on), observation)
+            carry = jax.tree.map(jax.vmap(jnp.where), jax.tree.map(lambda _: goes_on, carry), initial, carry)
         if not alive.any():
             break
     return earned
@@ -68,13 +75,13 @@ def act_for_episodes(
     key: Key,
     step: Int[Array, ""] | int,
     observation: Real[Array, "episode observation"],
+    carry: Any,
     greedy: bool,
-) -> Num[Array, "episode *action"]:
-    """One agent's actions in all episodes that it plays at once: the most probable ones, or sampled."""
-    if greedy:
-        return jax.vmap(algorithm.act_greedily, in_axes=(None, 0))(params, observation)
+) -> tuple[Num[Array, "episode *action"], Any]:
+    """One agent's actions, the most probable or sampled, and next carries in all episodes that it plays at once."""
     keys = jax.random.split(jax.random.fold_in(key, step), len(observation))
-    return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(params, keys, observation)[0]
+    action, _, carry = jax.vmap(acting(algorithm, params, greedy))(keys, observation, carry)
+    return action, carry
 
 
 @partial(jax.jit, static_argnames=("environment", "episodes", "greedy"))
@@ -146,11 +153,6 @@ def _play(
     params: Params,
 ) -> Float[Array, "task episode"]:
     """One agent's returns."""
-
-    def act(act_key: Key, observation: Array) -> tuple[Array, Array]:
-        if greedy:
-            return algorithm.act_greedily(params, observation), jnp.zeros(())
-        return algorithm.act(params, act_key, observation)
-
-    played = Episodes(episodes).collect(environment, act, key, tasks, state=()).trajectory
+    act, carry = acting(algorithm, params, greedy), initial_carry(algorithm)
+    played = Episodes(episodes).collect(environment, act, key, tasks, state=(), carry=carry).trajectory
     return jnp.where(played.mask, played.reward, 0.0).sum(0).reshape(-1, episodes)

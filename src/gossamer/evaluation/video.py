@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8
 from PIL import Image
 
+from gossamer.algorithms.protocol import initial_carry
 from gossamer.environments import Atari, GymnasiumEnvironment, Simulators
 from gossamer.errors import InputError, require_at_least, require_choice
 from gossamer.evaluation.rollouts import act_for_episodes
@@ -83,34 +84,39 @@ def record_video(
     film = _film(parts.environment, task, np.array([[seed, agent, 0]]))
     act = partial(act_for_episodes, parts.algorithm, params, jax.random.key(seed), greedy=greedy)
     with closing(film.simulators):
-        moments = play(film.simulators, film.pictures, act, most_steps)
+        moments = play(film.simulators, film.pictures, act, most_steps, initial_carry(parts.algorithm, 1))
         return write_video(moments, path, film.pictures_per_second)
 
 
 def play(
     simulators: Simulators,
     pictures: Callable[[], list[Picture]],
-    act: Callable[[int, Array], Array],
+    act: Callable[[int, Array, Any], tuple[Array, Any]],
     most_steps: int,
+    initial: Any = (),
 ) -> Iterator[Moment]:
     """What is seen of one simulator until its game ends; lives that it loses on the way do not end it.
 
     Args:
         simulators: one, not started yet.
         pictures: gives those since it was last called.
-        act: from the number of the step and observations ``[1, observation]``, actions.
+        act: from the number of the step, observations ``[1, observation]`` and carries: actions and next carries.
         most_steps: stop there at the latest.
+        initial: the carry at the start of an episode.
 
     Yields:
         One moment for each step; the first of a game of Atari shows its opening, too.
     """
     only = np.ones(1, bool)
-    observation = simulators.reset(only)
+    observation, carry = simulators.reset(only), initial
     for step in range(most_steps):
-        taken = simulators.step(np.asarray(act(step, jnp.asarray(observation))), only)
+        action, carry = act(step, jnp.asarray(observation), carry)
+        taken = simulators.step(np.asarray(action), only)
         ended = taken.terminated | taken.truncated
         finished = bool((ended if taken.finished is None else taken.finished)[0])
-        observation = simulators.reset(only) if ended[0] and not finished else taken.observation
+        observation = taken.observation
+        if ended[0] and not finished:
+            observation, carry = simulators.reset(only), initial
         yield Moment(pictures(), float(taken.reward[0]), finished)
         if finished:
             return
@@ -167,7 +173,7 @@ def _film_gymnasium(environment: GymnasiumEnvironment, task: Any, streams: Int[n
     simulators: Any = rendering.simulate(tasks, streams)
     (inside,) = simulators.environments
     rate = inside.metadata.get("render_fps") or 30
-    return _Film(simulators, partial(_rendered, environment.id, inside), float(rate))
+    return _Film(simulators, partial(_rendered, environment.env_id, inside), float(rate))
 
 
 def _rendered(id: str, environment: Any) -> list[Picture]:

@@ -234,12 +234,18 @@ class _Unroll(NamedTuple):
     collected: Collected
 
 
+def _concatenated(trees: Sequence[Any], axis: int) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=axis), *trees)
+
+
 def _side_by_side(unrolls: Sequence[_Unroll], version: int) -> Batch:
-    # Of a trajectory's leaves ``task`` alone has no axis for time before that of the environments.
-    columns = zip(*(unroll.collected.trajectory for unroll in unrolls), strict=True)
+    parts = [unroll.collected.trajectory for unroll in unrolls]
+    # Without an axis for time before that of the environments.
+    timeless = _concatenated([(part.task, part.carry) for part in parts], axis=0)
+    timed = _concatenated([part._replace(task=(), carry=()) for part in parts], axis=1)
     sums = zip(*(unroll.collected.finished for unroll in unrolls), strict=True)
     return Batch(
-        Trajectory(*(jnp.concatenate(column, axis=min(1, column[0].ndim - 1)) for column in columns)),
+        timed._replace(task=timeless[0], carry=timeless[1]),
         Finished(*(np.concatenate(column) for column in sums)),
         np.array([version - unroll.version for unroll in unrolls]),
     )

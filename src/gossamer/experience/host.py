@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, Int
 from gossamer.environments.protocol import HostEnvironment, Pixels
 from gossamer.types import Collected, Finished, Trajectory
 
-# From the number of the step and observations [*lead, env, ...]: actions and log-probabilities.
-Act: TypeAlias = Callable[[int, Array], tuple[Array, Array]]
+# From the number of the step, observations and carries [*lead, env, ...]: actions, log-probabilities and next carries.
+Act: TypeAlias = Callable[[int, Array, Any], tuple[Array, Array, Any]]
 
 
 class HostSteps:
@@ -30,9 +30,17 @@ class HostSteps:
         steps: T, steps in each simulator for one update.
         tasks: task parameters with leaves that broadcast to ``[*lead, env]``.
         streams: (seed, agent, env) of every simulator, ``[*lead, env, 3]``: where its random numbers come from.
+        carry: what a policy carries into the first step of an episode of one simulator.
     """
 
-    def __init__(self, environment: HostEnvironment, steps: int, tasks: Any, streams: Int[np.ndarray, "..."]):
+    def __init__(
+        self,
+        environment: HostEnvironment,
+        steps: int,
+        tasks: Any,
+        streams: Int[np.ndarray, "..."],
+        carry: Any = (),
+    ):
         self._steps = steps
         self._shape = streams.shape[:-1]
         every_task = jax.tree.map(
@@ -44,6 +52,10 @@ class HostSteps:
         # Never written to: the device may read the memory of an array that it was given.
         self._observation = np.zeros((count, environment.observation_size), kind)
         self._elapsed, self._earned = np.zeros(count, np.int64), np.zeros(count)
+        self._initial_carry = jax.tree.map(
+            lambda leaf: np.repeat(np.asarray(leaf)[None], count, axis=0), carry
+        )
+        self._carry = self._initial_carry
 
     def start(self) -> None:
         """Begin an episode everywhere."""
@@ -61,15 +73,17 @@ class HostSteps:
         if active is not None:
             which &= np.asarray(active)[..., None]
         which = which.reshape(-1)
-        seen, rows = [self._show()], []
+        seen, rows, head = [self._show()], [], self._carries()
         totals = Finished(*(np.zeros(len(which), np.float32) for _ in Finished._fields))
         for step in range(self._steps):
-            rows.append(self._step(*act(step, seen[-1]), which))
+            action, log_prob, carry = act(step, seen[-1], self._carries())
+            self._carry = _chosen(which, jax.tree.map(self._flat, carry), self._carry)
+            rows.append(self._step(action, log_prob, which))
             self._count(rows[-1].finished, totals)
             self._begin(rows[-1].ended)
             seen.append(self._show())
         sums = Finished(*(total.reshape(self._shape) for total in totals))
-        return Collected((), self._trajectory(seen, rows), sums)
+        return Collected((), self._trajectory(seen, rows)._replace(carry=head), sums)
 
     @property
     def remembers(self) -> bool:
@@ -81,7 +95,7 @@ class HostSteps:
         inner = self._simulators.state()
         if inner is None:
             return ()
-        state = (self._observation, self._elapsed, self._earned, inner)
+        state = (self._observation, self._elapsed, self._earned, inner, self._carry)
         return jax.tree.map(lambda leaf: leaf.reshape(*self._outermost, -1, *leaf.shape[1:]), state)
 
     def restore(self, state: Any) -> None:
@@ -91,7 +105,7 @@ class HostSteps:
             return
         axes = len(self._outermost) + 1
         flat = jax.tree.map(lambda leaf: np.array(leaf).reshape(-1, *np.shape(leaf)[axes:]), state)
-        self._observation, self._elapsed, self._earned, inner = flat
+        self._observation, self._elapsed, self._earned, inner, self._carry = flat
         self._simulators.restore(inner)
 
     def close(self) -> None:
@@ -130,6 +144,15 @@ class HostSteps:
         if which.any():
             fresh = self._simulators.reset(which).astype(self._observation.dtype, copy=False)
             self._observation = np.where(which[:, None], fresh, self._observation)
+            self._carry = _chosen(which, self._initial_carry, self._carry)
+
+    def _carries(self) -> Any:
+        return jax.tree.map(
+            lambda leaf: jnp.asarray(leaf.reshape(*self._shape, *leaf.shape[1:])), self._carry
+        )
+
+    def _flat(self, leaf: Array) -> np.ndarray:
+        return np.asarray(leaf).reshape(-1, *leaf.shape[len(self._shape) :])
 
     def _count(self, finished: np.ndarray, totals: Finished) -> None:
         """Add the episodes whose returns are to be reported to the totals."""
@@ -185,6 +208,11 @@ class _Row(NamedTuple):
     terminated: np.ndarray
     ended: np.ndarray
     finished: np.ndarray
+
+
+def _chosen(which: Bool[np.ndarray, " simulator"], new: Any, old: Any) -> Any:
+    """The new leaves of some simulators, the old ones of the others."""
+    return jax.tree.map(lambda x, y: np.where(which.reshape(-1, *[1] * (y.ndim - 1)), x, y), new, old)
 
 
 @partial(jax.jit, static_argnames="axis")

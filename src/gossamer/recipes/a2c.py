@@ -14,7 +14,6 @@ from gossamer.environments import (
     HopperMass,
     HopperWind,
     HostEnvironment,
-    spaces_of,
 )
 from gossamer.experience.device import Steps
 from gossamer.experiment import Experiment
@@ -72,7 +71,7 @@ def a2c() -> Experiment:
     """Diff-A2C on any Gymnasium environment (--env-id): 4 agents on a ring, each with 4 copies of it, in lockstep.
 
     Example:
-        >>> a2c().agents, a2c().copies, a2c().environment.id
+        >>> a2c().agents, a2c().copies, a2c().environment.env_id
         (4, 4, 'CartPole-v1')
     """
     return replace(
@@ -99,7 +98,7 @@ def diffusion(environment: Environment | HostEnvironment, steps: int = 600_000) 
     rounds = max(steps // (horizon * every), 1) * every
     return Experiment(
         environment=environment,
-        algorithm=A2C(spaces_of(environment)),
+        algorithm=A2C(),
         experience=Steps(horizon),
         topology="ring",
         schedule=PUBLISHED_ASYNCHRONY,

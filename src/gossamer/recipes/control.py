@@ -10,7 +10,7 @@ from typing import Any
 from gossamer.algorithms.dist_mtps import DistMTPS, Search
 from gossamer.algorithms.reinforce import Reinforce
 from gossamer.algorithms.siac import SiAC
-from gossamer.environments import CartPoleBalance, CartPoleSwingUp, Environment, Pendulum, spaces_of
+from gossamer.environments import CartPoleBalance, CartPoleSwingUp, Environment, Pendulum
 from gossamer.experience.device import Episodes
 from gossamer.experiment import Experiment
 from gossamer.schedules import Schedule
@@ -68,10 +68,7 @@ def centralised(experiment: Experiment) -> Experiment:
 
 def cartpole_balance_policy_gradient() -> Experiment:
     """Diffusion policy gradient (5a)-(5b) on cart-pole balance: no critic, five episodes per update."""
-    experiment = cartpole_balance()
-    return replace(
-        experiment, algorithm=Reinforce(experiment.algorithm.spaces), experience=Episodes(5), rounds=200
-    )
+    return replace(cartpole_balance(), algorithm=Reinforce(), experience=Episodes(5), rounds=200)
 
 
 def cartpole_balance_reinforce() -> Experiment:
@@ -96,7 +93,7 @@ def dist_mtps(experiment: Experiment, search: Search) -> Experiment:
     """
     return replace(
         experiment,
-        algorithm=DistMTPS(experiment.algorithm.spaces, search, **_TUNED[search]),
+        algorithm=DistMTPS(search, **_TUNED[search]),
         experience=Episodes(5),
         topology="ring",
         schedule=Schedule(rule="cycle"),
@@ -125,7 +122,7 @@ _TUNED: dict[Search, dict[str, Any]] = {
 def _diffusion(environment: Environment, rounds: int) -> Experiment:
     return Experiment(
         environment=environment,
-        algorithm=SiAC(spaces_of(environment)),
+        algorithm=SiAC(),
         experience=Episodes(1),
         rounds=rounds,
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from gossamer.algorithms import A2C, Impala
-from gossamer.environments import Atari, Environment, HostEnvironment, Pixels, spaces_of
+from gossamer.environments import Atari, Environment, HostEnvironment, Pixels
 from gossamer.experience import Episodes, Steps, Unrolls
 from gossamer.experiment import Experiment
 from gossamer.schedules import Schedule
@@ -166,7 +166,6 @@ def table_2(environment: Environment | HostEnvironment, learners: int) -> A2C:
     ε = 0.01 dominates the root in RMSProp's denominator; the published program has 1e-5 instead.
     """
     return A2C(
-        spaces_of(environment),
         learning_rate=7e-4 * math.sqrt(learners),
         epsilon=0.01,
         reward_clip=1.0,
@@ -176,7 +175,7 @@ def table_2(environment: Environment | HostEnvironment, learners: int) -> A2C:
 
 def _with_impala(experiment: Experiment, unrolls: Unrolls, steps: int) -> Experiment:
     environment = experiment.environment
-    algorithm = Impala(spaces_of(environment), **_network(environment))
+    algorithm = Impala(**_network(environment))
     return _of_length(replace(experiment, algorithm=algorithm, experience=unrolls), steps)
 
 

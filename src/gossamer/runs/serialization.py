@@ -18,6 +18,7 @@ from gossamer.catalogue import PROGRAM, PUBLIC
 from gossamer.errors import InputError
 
 _RENAMED = {"Patience": "AdaptiveTimeout"}  # classes, by the names that format 1 has
+_RENAMED_FIELDS = {"GymnasiumEnvironment": {"id": "env_id"}}  # likewise, by class
 
 
 def dumps(value: Any) -> str:
@@ -75,8 +76,9 @@ def from_data(data: Any) -> Any:
     """The value that ``to_data`` described.
 
     Classes are constructed anew, which runs their own checks. A field that is missing has its default, as those have
-    that were added after the data was written. ``module:Name`` of a module of ours, which earlier versions wrote, means
-    the public class of that name.
+    that were added after the data was written. A field that the class has but its constructor does not take, such as
+    the ``spaces`` that earlier versions wrote for an algorithm, is ignored: it is derived again. ``module:Name`` of a
+    module of ours, which earlier versions wrote, means the public class of that name.
 
     Raises:
         InputError: an unknown field, one that is missing and has no default, an unknown class, one whose module is not
@@ -138,6 +140,8 @@ def _decode(data: Any, where: str) -> Any:
 def _construct(name: str, data: dict[str, Any]) -> Any:
     cls = Path if name == "pathlib:Path" else _class_named(name)
     expected = ("path",) if cls is Path else tuple(_fields(cls))
+    renamed, derived = _RENAMED_FIELDS.get(cls.__name__, {}), _derived(cls)
+    data = {renamed.get(field, field): item for field, item in data.items() if field not in derived}
     _check_fields(name, expected, set() if cls is Path else _defaults(cls), data)
     values = {field: _decode(item, f"{cls.__name__}.{field}") for field, item in data.items()}
     try:
@@ -146,6 +150,12 @@ def _construct(name: str, data: dict[str, Any]) -> Any:
         raise
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} refuses the given fields ({error}); correct them") from error
+
+
+def _derived(cls: type) -> set[str]:
+    """The fields that a class has but its constructor does not take."""
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    return {field.name for field in fields if not field.init}
 
 
 def _defaults(cls: type) -> set[str]:

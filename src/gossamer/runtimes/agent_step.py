@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from gossamer.algorithms.protocol import Algorithm, Averaging, combine
+from gossamer.algorithms.protocol import Algorithm, Averaging, GradientAlgorithm, acting, combine
 from gossamer.diagnostics.consensus_distance import consensus_distance
 from gossamer.running_statistics import without_statistics
 from gossamer.runtimes.rounds import (
@@ -83,11 +83,12 @@ def act_alone(
     turn: Turn,
     step: Int[Array, ""] | int,
     observation: Real[Array, "env observation"],
-) -> tuple[Array, Array]:
-    """Actions and log-probabilities for what one agent sees on the host in one step of a round."""
+    carry: Any = (),
+) -> tuple[Array, Array, Any]:
+    """Actions, log-probabilities and next carries for what one agent sees on the host in one step of a round."""
     collect_key, _ = turn.keys()
     keys = jax.random.split(jax.random.fold_in(collect_key, step), len(observation))
-    return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(params, keys, observation)
+    return jax.vmap(acting(algorithm, params))(keys, observation, carry)
 
 
 @jit
@@ -101,17 +102,17 @@ def learn_alone(
 
 @jit
 def gradient_alone(
-    algorithm: Algorithm, learner: Learner, collected: Collected, turn: Turn
+    algorithm: GradientAlgorithm, learner: Learner, collected: Collected, turn: Turn
 ) -> tuple[Any, AgentRound]:
-    """Half of ``learn_alone``: the gradient, for whoever applies it."""
+    """The gradient of a round, which ``apply_alone`` applies: together they are ``learn_alone``."""
     _, adapt_key = turn.keys()
     gradient, info = algorithm.gradient(learner, collected.trajectory, adapt_key)
     return gradient, report_of(collected, info)
 
 
 @jit
-def apply_alone(algorithm: Algorithm, learner: Learner, gradient: Any) -> Learner:
-    """The other half."""
+def apply_alone(algorithm: GradientAlgorithm, learner: Learner, gradient: Any) -> Learner:
+    """The learner after one optimiser step along a gradient."""
     return algorithm.apply(learner, gradient)
 
 

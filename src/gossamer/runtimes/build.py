@@ -3,14 +3,14 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
 from jaxtyping import Array, Int
 from scipy.sparse import csr_array
 
-from gossamer.algorithms.protocol import ActionKind, Cyclic, Needs
+from gossamer.algorithms.protocol import ActionKind, Cyclic, GradientAlgorithm, Needs, optimiser_steps
 from gossamer.environments import TaskSet, spaces_of
 from gossamer.environments.soundness import require_sound
 from gossamer.errors import InputError
@@ -74,6 +74,7 @@ def build(experiment: Experiment) -> Parts:
     algorithm = _fitted(experiment, links)
     _require_rule(algorithm, experiment)
     _require_runtime(experiment, tasks)
+    _require_gradients(algorithm, experiment)
     mailbox = _mailbox(experiment.schedule, links) if experiment.runtime == "vectorised" else None
     parts = Parts(
         environment=environment,
@@ -298,6 +299,21 @@ def _require_runtime(experiment: Experiment, tasks: Any) -> None:
         )
 
 
+def _require_gradients(algorithm: Any, experiment: Experiment) -> None:
+    """Refuse to exchange or compare gradients of an algorithm that does not adapt by one gradient a round."""
+    if experiment.runtime in ("all_reduce", "a3c"):
+        asked = f"runtime is {experiment.runtime!r}, which exchanges gradients"
+    elif experiment.correlate:
+        asked = "correlate is True, which compares gradients"
+    else:
+        return
+    name, steps = type(algorithm).__name__, optimiser_steps(algorithm)
+    if not isinstance(algorithm, GradientAlgorithm):
+        raise InputError(f"{asked}; {name} lacks the methods gradient and apply of GradientAlgorithm")
+    if steps != 1:
+        raise InputError(f"{asked}, one for each round; {name} takes {steps} optimiser steps in a round")
+
+
 def _require_actors(experiment: Experiment, environments: int) -> None:
     experience = experiment.experience
     if not isinstance(experience, Unrolls):
@@ -326,7 +342,7 @@ def _require_own_time(runtime: RuntimeName, schedule: Schedule) -> None:
 
 
 def _fitted(experiment: Experiment, links: Links) -> Any:
-    """The algorithm with the environment's spaces, and with the graph's neighbours where it must know them."""
+    """The algorithm, bound to the environment's spaces and, if it is cyclic, to the graph."""
     environment, algorithm = experiment.environment, experiment.algorithm
     spaces = spaces_of(environment)
     name = type(algorithm).__name__
@@ -344,8 +360,8 @@ def _fitted(experiment: Experiment, links: Links) -> Any:
             f"{type(environment).__name__} runs on the host, where experience is a number of steps; use Steps"
         )
     if isinstance(algorithm, Cyclic):
-        return replace(cast(Any, algorithm), spaces=spaces, neighbours=most_neighbours(links))
-    return replace(algorithm, spaces=spaces)
+        return algorithm.bind(spaces, most_neighbours(links))
+    return algorithm.bind(spaces)
 
 
 def _kind(action: Box | Discrete) -> ActionKind:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from gossamer.algorithms.protocol import initial_carry
 from gossamer.experience.device import Steps
 from gossamer.experience.host import HostSteps, streams_of
 from gossamer.experiment import Experiment
@@ -99,7 +100,8 @@ class HostRuntime:
         assert isinstance(parts.experience, Steps)  # ``build`` refuses whole episodes on the host
         agents, environments = jax.tree.leaves(parts.tasks)[0].shape
         streams = streams_of(np.asarray(parts.seeds), np.arange(agents), environments)
-        self._host = HostSteps(parts.environment, parts.experience.steps, parts.tasks, streams)
+        carry = initial_carry(parts.algorithm)
+        self._host = HostSteps(parts.environment, parts.experience.steps, parts.tasks, streams, carry)
 
     @property
     def resumes(self) -> Resume:

@@ -7,20 +7,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from gossamer.algorithms.protocol import Algorithm, adapt
-from gossamer.types import Collected, Finished, Info, Key, Learner, Message
+from gossamer.algorithms.protocol import Algorithm, acting, initial_carry
+from gossamer.types import Act, Collected, Finished, Info, Key, Learner, Message
 
 
 @runtime_checkable
 class Experience(Protocol):
     """How an agent collects what it learns from."""
 
-    def init(self, environment: Any, key: Key, tasks: Any) -> Any:
-        """Where the agent's environments stand before its first round."""
+    def init(self, environment: Any, key: Key, tasks: Any, carry: Any = ()) -> Any:
+        """Where the agent's environments stand before its first round; ``carry`` is that of an episode's start."""
         ...
 
-    def collect(self, environment: Any, act: Any, key: Key, tasks: Any, state: Any) -> Collected:
-        """One update's worth of transitions."""
+    def collect(
+        self, environment: Any, act: Act, key: Key, tasks: Any, state: Any, carry: Any = ()
+    ) -> Collected:
+        """One update's worth of transitions; ``carry`` is that of an episode's start."""
         ...
 
 
@@ -85,18 +87,15 @@ def collect(
     key: Key,
 ) -> Collected:
     """The first half of a round, for one agent: what it collects with its own policy."""
-
-    def act(act_key: Key, observation: Array) -> tuple[Array, Array]:
-        return algorithm.act(learner.params, act_key, observation)
-
-    return experience.collect(environment, act, key, tasks, state)
+    act = acting(algorithm, learner.params)
+    return experience.collect(environment, act, key, tasks, state, initial_carry(algorithm))
 
 
 def learn_from(
     algorithm: Algorithm, learner: Learner, collected: Collected, key: Key
 ) -> tuple[Learner, AgentRound]:
     """The second half of a round, for one agent whose experience was collected already."""
-    adapted, info = adapt(algorithm, learner, collected.trajectory, key)
+    adapted, info = algorithm.adapt(learner, collected.trajectory, key)
     return adapted, report_of(collected, info)
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic
+from gossamer.algorithms.protocol import Algorithm, Averaging, Cyclic, acting, initial_carry
 from gossamer.diagnostics.consensus_distance import consensus_distance
 from gossamer.mixing import Mixer, mix
 from gossamer.runtimes.cycle import CycleMailbox
@@ -94,7 +94,7 @@ def initialise(
             return learner, ()
         # Environments start apart also where parameters do not, and from a key that no round uses.
         start_key = jax.random.fold_in(agent_key(seed, agent, zero), 1)
-        return learner, experience.init(environment, start_key, task)
+        return learner, experience.init(environment, start_key, task, initial_carry(algorithm))
 
     learners, environments = _for_all(one, seeds, agents, block or agents * len(seeds), (), tasks)
     if initial_parameters == "averaged":
@@ -237,17 +237,18 @@ def act_for_all(
     done: Int[Array, ""],
     step: Int[Array, ""] | int,
     observations: Real[Array, "seed agent env observation"],
-) -> tuple[Array, Array]:
-    """Actions and log-probabilities for what all agents see on the host in one step of round ``done`` + 1."""
+    carries: Any = (),
+) -> tuple[Array, Array, Any]:
+    """Actions, log-probabilities and next carries for what all agents see on the host in one step of a round."""
 
-    def one(seed: Array, agent: Array, learner: Learner, seen: Array) -> tuple[Array, Array]:
+    def one(seed: Array, agent: Array, learner: Learner, seen: Array, carry: Any) -> tuple[Array, Array, Any]:
         collect_key, _ = jax.random.split(agent_key(seed, agent, done + 1))
         keys = jax.random.split(jax.random.fold_in(collect_key, step), len(seen))
-        return jax.vmap(algorithm.act, in_axes=(None, 0, 0))(learner.params, keys, seen)
+        return jax.vmap(acting(algorithm, learner.params))(keys, seen, carry)
 
-    over_agents = jax.vmap(one, in_axes=(None, 0, 0, 0))
+    over_agents = jax.vmap(one, in_axes=(None, 0, 0, 0, 0))
     agents = jnp.arange(observations.shape[1])
-    return jax.vmap(over_agents, in_axes=(0, None, 0, 0))(seeds, agents, learners, observations)
+    return jax.vmap(over_agents, in_axes=(0, None, 0, 0, 0))(seeds, agents, learners, observations, carries)
 
 
 @partial(jax.jit, donate_argnames="population")
@@ -291,7 +292,8 @@ def communicate(
         report = jax.tree.map(lambda leaf: jnp.where(_like(now.adapts, leaf), leaf, 0), report)
     # Or XLA would fuse the optimiser's step into one's own share, every neighbour's and the consensus distance: rounds
     # of 25 agents with 2×64 units and 5 steps take about half the time so.
-    adapted = adapted._replace(learner=computed_once(adapted.learner, before.round >= 0))
+    learner = computed_once(adapted.learner._replace(memory=()), before.round >= 0)
+    adapted = adapted._replace(learner=learner._replace(memory=adapted.learner.memory))  # which it would copy
     messages = jax.vmap(jax.vmap(algorithm.message))(adapted.learner)
     mail, combined, shared = _combine(algorithm, mixer, before, adapted.learner, messages, now)
     # Of a mean of finite messages nothing is lost; what a cycle computes from them may be anything.

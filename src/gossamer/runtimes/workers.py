@@ -1,13 +1,15 @@
 """What a thread of its own does with an experiment's environment and algorithm, on the device or on the host."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from gossamer.algorithms.protocol import initial_carry
 from gossamer.experience import Steps, Unrolls
 from gossamer.experience.ahead import ActorsAhead
 from gossamer.experience.host import HostSteps, streams_of
@@ -178,7 +180,8 @@ class _OnDevice:
     def restart(self) -> None:
         """Begin new episodes, others than the run began with."""
         key = jax.random.fold_in(agent_key(*map(jnp.int32, (self._seed, self._number, 0))), 2)
-        self._playing = self._experience.init(self._parts.environment, key, self._tasks)
+        carry = initial_carry(self._parts.algorithm)
+        self._playing = self._experience.init(self._parts.environment, key, self._tasks, carry)
 
     def state(self) -> Any:
         return self._playing
@@ -197,15 +200,13 @@ class _OnHost:
         assert isinstance(experience, Steps)  # ``build`` refuses whole episodes on the host
         self._algorithm, self._seed, self._number = parts.algorithm, int(parts.seeds[0]), number
         streams = streams_of(np.array([self._seed]), np.array([number]), len(jax.tree.leaves(tasks)[0]))
-        self._host = HostSteps(parts.environment, experience.steps, tasks, streams[0, 0])
+        carry = initial_carry(parts.algorithm)
+        self._host = HostSteps(parts.environment, experience.steps, tasks, streams[0, 0], carry)
 
     def collect(self, learner: Learner, done: int) -> Collected:
         turn = Turn(self._seed, self._number, done)
 
-        def act(step: int, seen: Array) -> tuple[Array, Array]:
-            return act_alone(self._algorithm, learner.params, turn, step, seen)
-
-        return self._host.collect(act)
+        return self._host.collect(partial(act_alone, self._algorithm, learner.params, turn))
 
     def start(self, playing: Any) -> None:
         self._host.start()

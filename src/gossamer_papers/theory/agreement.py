@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from scipy.sparse import csr_array
 
 from gossamer.algorithms.siac import SiAC
-from gossamer.environments import CartPoleBalance
+from gossamer.environments import CartPoleBalance, spaces_of
 from gossamer.errors import InputError, require_at_least, require_positive, require_within
 from gossamer.experience import Episodes
 from gossamer.mixing import (
@@ -29,7 +29,7 @@ from gossamer.mixing import (
 )
 from gossamer.runtimes.rounds import agent_key, collect
 from gossamer.topologies import isolated, ring
-from gossamer.types import ActorCritic, Learner, Params, Spaces
+from gossamer.types import ActorCritic, Learner, Params
 
 _ROUNDOFF = 1e-6  # of float32, relative to the parameters, after a few products and sums
 
@@ -127,12 +127,7 @@ def diffuse(
     require_at_least("rounds", rounds, 1)
     agents = len(weights[0].toarray())
     environment = CartPoleBalance(max_steps=40)
-    algorithm = SiAC(
-        Spaces(environment.observation_size, environment.action_space),
-        hidden=(8,),
-        activation="tanh",
-        discount=0.9,
-    )
+    algorithm = SiAC(hidden=(8,), activation="tanh", discount=0.9).bind(spaces_of(environment))
     tasks = environment.task_set(agents).deal(agents)
     start, courses = _run(
         algorithm, environment, tasks, plan(weights, Dense), steps or StepSizes(), rounds, jnp.asarray(seed)
@@ -276,7 +271,7 @@ def _run(
     one_agent = partial(_adapt, algorithm, environment)
 
     def one_round(params: Params, round: Int[Array, ""]) -> tuple[Params, tuple[Array, Array, Array]]:
-        own = Learner(params, learners.optimiser, learners.updates)
+        own = learners._replace(params=params)
         adapted = jax.vmap(one_agent, in_axes=(0, 0, 0, None))(
             own, tasks, keys(seed, jnp.arange(agents), round), steps.at(round)
         )
