@@ -25,7 +25,6 @@ from gossamer.runtimes.threads import ThreadsRuntime
 from gossamer.runtimes.workers import Worker
 from gossamer.schedules import Schedule
 from gossamer.schedules.adaptive_timeout import AdaptiveTimeout
-from gossamer.train import Interrupted, NonFiniteParameters, resume, train
 from small import InterruptAfter, OnHost
 
 IN_STEP = Schedule("most_recent", staleness=0)
