@@ -245,8 +245,8 @@ class PendulumActor:
         return collected
 
 
-def push(params, key, observation):
-    return params * jnp.ones(1), jnp.zeros(())
+def push(params, key, observation, carry):
+    return params * jnp.ones(1), jnp.zeros(()), carry
 
 
 def test_environments_on_the_device_stand_side_by_side():

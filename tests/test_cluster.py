@@ -471,8 +471,8 @@ def call(capsys, *arguments):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--runtime ray --address {nobody}", "address is '{nobody}', where nobody answers"),
-        ("--runtime=ray --address {nobody}", "address is '{nobody}', where nobody answers"),
+        ("--runtime ray --address {nobody}", "address is '{nobody}', where nothing answers"),
+        ("--runtime=ray --address {nobody}", "address is '{nobody}', where nothing answers"),
         ("--runtime ray --address head", "address is 'head'; it must be HOST:PORT of a Ray's head, or auto"),
         ("--runtime ray --tls True --insecure True", "insecure is for agents without certificates"),
         ("--runtime ray --seeds 2", "seeds is 2; a launch runs one seed at a time"),
@@ -491,7 +491,7 @@ def test_flags_that_do_not_fit_write_nothing(tmp_path, monkeypatch, capsys, nobo
 
 def test_the_environment_may_name_the_cluster(tmp_path, monkeypatch, nobody):
     monkeypatch.setenv("RAY_ADDRESS", nobody)
-    with pytest.raises(InputError, match=f"RAY_ADDRESS is '{nobody}', where nobody answers"):
+    with pytest.raises(InputError, match=f"RAY_ADDRESS is '{nobody}', where nothing answers"):
         launch_on_ray(few(2), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 

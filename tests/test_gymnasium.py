@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from gossamer.environments.gymnasium import GymnasiumEnvironment, GymnasiumTask
 from gossamer.environments.protocol import HostEnvironment
 from gossamer.errors import InputError
+from gossamer.runs.description import load_experiment
+from gossamer.runs.folder import create_run
 from gossamer.types import Box, Discrete
 
 EVERY = np.ones(1, bool)
@@ -295,18 +297,21 @@ def test_what_is_asked_of_an_environment_leaves_none_open(register, monkeypatch)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"id": "CartPol-v1"}, "id is 'CartPol-v1'"),
-        ({"id": "CartPole-v9"}, r"id is 'CartPole-v9', .*versioned environments: \[ `v0`, `v1` \]"),
-        ({"id": "Taxi-v3"}, "id is 'Taxi-v3', .*Please use `Taxi-v4` instead"),
-        ({"id": "a b"}, "id is 'a b'"),
-        ({"id": "no_such_module:Some-v0"}, "id is .*, which needs more than is installed: No module named"),
-        ({"id": "CartPole-v1", "arguments": (("colour", 1),)}, r"arguments are \(\('colour', 1\),\)"),
+        ({"env_id": "CartPol-v1"}, "env_id is 'CartPol-v1'"),
+        ({"env_id": "CartPole-v9"}, r"env_id is 'CartPole-v9', .*versioned environments: \[ `v0`, `v1` \]"),
+        ({"env_id": "Taxi-v3"}, "env_id is 'Taxi-v3', .*Please use `Taxi-v4` instead"),
+        ({"env_id": "a b"}, "env_id is 'a b'"),
         (
-            {"id": "CartPole-v1", "arguments": (("max_episode_steps", 1),)},
+            {"env_id": "no_such_module:Some-v0"},
+            "env_id is .*, which needs more than is installed: No module named",
+        ),
+        ({"env_id": "CartPole-v1", "arguments": (("colour", 1),)}, r"arguments are \(\('colour', 1\),\)"),
+        (
+            {"env_id": "CartPole-v1", "arguments": (("max_episode_steps", 1),)},
             "arguments are .*, which CartPole-v1 does not accept: .*'max_episode_steps'",
         ),
-        ({"id": "CartPole-v1", "time_limit": 0}, "time_limit is 0"),
-        ({"id": "Blackjack-v1", "time_limit": 9}, "the observations of Blackjack-v1 are Tuple"),
+        ({"env_id": "CartPole-v1", "time_limit": 0}, "time_limit is 0"),
+        ({"env_id": "Blackjack-v1", "time_limit": 9}, "the observations of Blackjack-v1 are Tuple"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(arguments, sentence):
@@ -353,7 +358,7 @@ def test_other_actions_are_refused(register, action):
 def test_an_environment_without_time_limit_is_refused(register):
     name = register("Endless-v0", max_episode_steps=None)
     with pytest.raises(
-        InputError, match=r"^id is 'Endless-v0', which has no time limit of its own; give time_l"
+        InputError, match=r"^env_id is 'Endless-v0', which has no time limit of its own; give time_l"
     ):
         GymnasiumEnvironment(name)
 
@@ -375,3 +380,13 @@ def test_gymnasium_missing_is_one_sentence_that_names_the_extra(monkeypatch):
 def test_no_task_is_refused():
     with pytest.raises(InputError, match="the number of tasks is 0; it must be at least 1"):
         GymnasiumEnvironment("CartPole-v1").task_set(0)
+
+
+@pytest.mark.parametrize("field", ["env_id", "id"])
+def test_a_run_folder_imports_no_environment(tmp_path, monkeypatch, field):
+    (tmp_path / "hostile_tasks.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    environment = {"class": "gossamer.GymnasiumEnvironment", field: "hostile_tasks:Task-v0"}
+    create_run(tmp_path / "run", {"experiment": {"class": "gossamer.Experiment", "environment": environment}})
+    with pytest.raises(InputError, match="if you trust it, add --import hostile_tasks"):
+        load_experiment(tmp_path / "run")

@@ -62,10 +62,10 @@ def train(experiment: Experiment, out: Path | str, reporter: Reporter | None = N
         ``out``.
 
     Raises:
-        InputError: the experiment or the folder does not do; nothing is written then.
+        InputError: The experiment is invalid, or ``out`` is not an empty directory. Nothing is written.
         Interrupted: SIGINT or SIGTERM came; a checkpoint was saved.
         NonFiniteParameters: learning diverged, of one seed at least, which ends them all; the last checkpoint is kept,
-            and each other seed goes on alone with ``resume`` of its own folder.
+            and each other seed can be resumed by its own folder.
         UnwritableRun: the disk is full, say; the last checkpoint is kept.
 
     Example:
@@ -92,7 +92,7 @@ def train(experiment: Experiment, out: Path | str, reporter: Reporter | None = N
 
 
 def resume(run: Path | str, rounds: int | None = None, reporter: Reporter | None = None) -> Path:
-    """Go on with a run from its newest checkpoint that can be read, exactly as if it had never stopped.
+    """Resume a run from its newest readable checkpoint, exactly as if it had never stopped.
 
     Args:
         run: a folder that ``train`` made.
@@ -148,7 +148,7 @@ def _digest(parts: Parts) -> str:
 
 
 def _require_same_streams(run: Path, parts: Parts) -> None:
-    """Refuse to go on with other weights or another generator of random numbers than the run began with."""
+    """Refuse to resume with other weights or another random number generator than the run began with."""
     config = read_config(run)
     if config.get("weights_digest") != _digest(parts):
         raise InputError(
@@ -269,7 +269,7 @@ def _resume_command(run: Path) -> str:
 
 
 def _extend_seeds(experiment: Experiment, out: Path) -> None:
-    """Give every seed the new number of rounds before any of them goes on, or none if one has run more already."""
+    """Give every seed the new number of rounds before any is resumed, or none if one has run more already."""
     folders = run_folders(out)
     for folder in folders:
         done = max(checkpoints.rounds(folder / "checkpoints"), default=0)

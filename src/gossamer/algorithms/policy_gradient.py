@@ -23,7 +23,7 @@ def actor_critic_loss(
 
         Σ weight · [ −ln π(a_t|s_t) Â_t + c_v (v(s_t) − target_t)² − c_e H(π(·|s_t)) ]
 
-    The estimate is meant to be held fixed: whoever computes it inside of what is differentiated stops its gradient.
+    The estimate is meant to be held fixed: stop its gradient where it is computed inside of what is differentiated.
 
     Args:
         policy: π(·|s_t), whose parameters are to be learned.

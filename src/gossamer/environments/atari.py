@@ -35,7 +35,7 @@ class Atari:
     each is the brighter of the last 2 frames, in grey, at 84×84 pixels, and black where there is none yet.
 
     A game starts with FIRE, where there is such an action, and no-ops, ``most_noops`` frames at most in all. An
-    episode of the learner ends with each life; the game goes on, so returns are reported (``HostStep.finished``)
+    episode of the learner ends with each life; the game continues, so returns are reported (``HostStep.finished``)
     once the game is over, or its time. What FIRE earns after a life was lost is part of the reward of losing it.
 
     Args:
@@ -203,7 +203,7 @@ class _Games:
         self._games.clear()
 
     def _new_game(self, index: int) -> UInt8[np.ndarray, " observation"]:
-        # Seeded once: the game's generator then goes on from one opening to the next.
+        # Seeded once: the game's generator then continues from one opening to the next.
         seed, self._seeds[index] = self._seeds[index], None
         seen, facts = self._games[index].reset(seed=seed)
         self._lives[index], self._elapsed[index] = facts["lives"][0], 0
@@ -251,7 +251,7 @@ class _Games:
         seen: UInt8[np.ndarray, "simulator observation"],
         which: Bool[np.ndarray, " simulator"],
     ) -> None:
-        """Let the next life's first observation be seen: by the next ``reset``, or now if the episode goes on."""
+        """Let the next life's first observation be seen: by the next ``reset``, or now if the episode continues."""
         if self._environment.lives_are_episodes:
             self._next_life.update((index, seen[index]) for index in np.flatnonzero(which).tolist())
         else:

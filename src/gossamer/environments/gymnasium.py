@@ -141,7 +141,7 @@ class _Environments:
     def reset(self, which: Bool[np.ndarray, " simulator"]) -> Float[np.ndarray, "simulator observation"]:
         observation = self._blank()
         for index in np.flatnonzero(which).tolist():
-            # Seeded once: Gymnasium then goes on with the same generator from episode to episode.
+            # Seeded once: Gymnasium then keeps the same generator from episode to episode.
             seed, self._seeds[index] = self._seeds[index], None
             observation[index] = self._flatten(self.environments[index].reset(seed=seed)[0])
         return observation
@@ -176,7 +176,7 @@ def _make(id: str, arguments: tuple[Argument, ...], time_limit: int | None) -> A
         import gymnasium
     except ImportError as error:
         raise InputError(
-            f"id is {id!r}, for which the package gymnasium is needed, and Python says: {error}; "
+            f"env_id is {id!r}, for which the package gymnasium is needed, and Python says: {error}; "
             "the extra gymnasium has it: pip install -e '.[gymnasium]' in the clone"
         ) from error
     try:
@@ -186,9 +186,9 @@ def _make(id: str, arguments: tuple[Argument, ...], time_limit: int | None) -> A
                 id, max_episode_steps=time_limit, disable_env_checker=True, **dict(arguments)
             )
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        raise InputError(f"id is {id!r}, which needs more than is installed: {_phrase(error)}") from error
+        raise InputError(f"env_id is {id!r}, which needs more than is installed: {_phrase(error)}") from error
     except gymnasium.error.Error as error:
-        raise InputError(f"id is {id!r}, which gymnasium does not make: {_phrase(error)}") from error
+        raise InputError(f"env_id is {id!r}, which gymnasium does not make: {_phrase(error)}") from error
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"arguments are {arguments!r}, which {id} does not accept: {_phrase(error)}"
@@ -203,7 +203,7 @@ def _phrase(error: Exception) -> str:
 def _max_steps(id: str, spec: Any) -> int:
     if spec.max_episode_steps is None:
         raise InputError(
-            f"id is {id!r}, which has no time limit of its own; give time_limit, a number of steps"
+            f"env_id is {id!r}, which has no time limit of its own; give time_limit, a number of steps"
         )
     return spec.max_episode_steps
 

@@ -71,7 +71,7 @@ class HostStep(NamedTuple):
 
     ``observation`` is that of the state the action led to, also where the episode ended there. ``finished`` says
     where a return is reported, which is every end of an episode unless it is given: a life lost may end an episode
-    for the learner while the game and its score go on.
+    for the learner while the game and its score continue.
     """
 
     observation: Real[np.ndarray, "simulator observation"]
@@ -102,11 +102,11 @@ class Simulators(Protocol):
         ...
 
     def state(self) -> Any | None:
-        """Everything that ``restore`` needs to go on exactly, as arrays ``[simulator, ...]``; None if it cannot."""
+        """Everything that ``restore`` needs to resume exactly, as arrays ``[simulator, ...]``; None if it cannot."""
         ...
 
     def restore(self, state: Any) -> None:
-        """Go on from what ``state`` returned, to the bit."""
+        """Resume from what ``state`` returned, to the bit."""
         ...
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from gossamer.types import Collected, Finished, Params, Trajectory
 class Unrolls:
     """Unrolls of some steps that actors collect ahead of the learner: IMPALA's experience, a few updates off-policy.
 
-    The actors divide the environments of an agent. A batch takes ``batch`` of their unrolls, whoever's.
+    The actors divide the environments of an agent. A batch takes ``batch`` of their unrolls, of any actor.
 
     Raises:
         InputError: a number below 1, ``ahead`` below 0, or a batch that would never fill.
@@ -77,11 +77,11 @@ class ActorsAhead:
     """One thread for each actor, which collects with the newest parameters for as long as it may run ahead.
 
     An unroll is pending until the learner publishes the update that it made of it. Unrolls pend in the order of their
-    completion, and an actor goes on collecting once its last one is among the first ``capacity`` of them, or is no
+    completion, and an actor continues collecting once its last one is among the first ``capacity`` of them, or is no
     longer pending. So never more than ``capacity`` + actors unrolls exist; a single actor is never more than
     ⌊capacity / batch⌋ updates behind, whereas a slow one among several may be overtaken by any number of others'.
-    With ``capacity`` 0 nobody runs ahead: if a batch takes one unroll of every actor, learner and actors alternate and
-    no unroll lags, which is the synchronous actor-critic.
+    With ``capacity`` 0 no actor runs ahead: if a batch takes one unroll of every actor, learner and actors alternate
+    and no unroll lags, which is the synchronous actor-critic.
 
     Actors start at once. ``close``, or leaving the ``with`` block, waits for each to finish the unroll that it is
     collecting; simulators may be closed only after that. Parameters are shared by reference: whoever publishes
@@ -160,7 +160,7 @@ class ActorsAhead:
         return _side_by_side(sorted(unrolls, key=lambda unroll: unroll.actor), version)
 
     def publish(self, params: Params) -> None:
-        """Hand the actors the parameters after one more update: whoever begins an unroll takes these."""
+        """Hand the actors the parameters after one more update: unrolls that begin from now on take these."""
         with self._changed:
             self._newest = _Published(self._newest.version + 1, params)
             self._count_as_learned()
@@ -202,7 +202,7 @@ class ActorsAhead:
                 self._changed.notify_all()
 
     def _await_turn(self, place: int) -> "_Published | None":
-        """What to collect with, once the actor whose last unroll has a place may go on; None to end."""
+        """What to collect with, once the actor whose last unroll has a place may continue; None to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or place < self._learned + self._capacity)
             return None if self._stopped else self._newest

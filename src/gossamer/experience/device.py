@@ -130,7 +130,7 @@ class Steps:
     def collect(
         self, environment: Environment, act: Act, key: Key, tasks: Any, state: Playing, carry: Any = ()
     ) -> Collected:
-        """Go on with every environment of one agent.
+        """Continue every environment of one agent.
 
         Args:
             environment: the dynamics.

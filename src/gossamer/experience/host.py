@@ -63,7 +63,7 @@ class HostSteps:
         self._begin(np.ones(len(self._elapsed), bool))
 
     def collect(self, act: Act, active: Bool[np.ndarray, "*lead"] | None = None) -> Collected:
-        """Go on with the simulators of the agents that are active, of all by default.
+        """Continue the simulators of the agents that are active, of all by default.
 
         Returns:
             Leaves ``[*lead, ...]`` as ``device.Steps`` gives them to one agent; the rows of agents at rest are
@@ -99,7 +99,7 @@ class HostSteps:
         return jax.tree.map(lambda leaf: leaf.reshape(*self._outermost, -1, *leaf.shape[1:]), state)
 
     def restore(self, state: Any) -> None:
-        """Go on from what ``state`` returned; from new episodes where that was empty."""
+        """Resume from what ``state`` returned, with new episodes if that was empty."""
         if not jax.tree.leaves(state):
             self.start()
             return

@@ -76,7 +76,7 @@ def run_member(
     new, store = not (folder / "config.json").exists(), folder / "checkpoints"
     with persistent_cache(), ExitStack() as stack:
         if not new:
-            # First: whoever has the folder may have the agent's port too, and then this is the error to report.
+            # First: a process that holds the folder may hold the port too, and then this is the error to report.
             stack.enter_context(claimed(folder))
             _require_own(folder, experiment, membership)
         runtime = stack.enter_context(closing(AgentRuntime(experiment, parts, membership.number)))

@@ -127,7 +127,7 @@ def check(folder: Path, name: str, clock: Callable[[], float] = time.time) -> Ke
     """The files of one agent, if they are all there and fit together; ``authority.key`` is not asked for.
 
     Args:
-        folder: nobody but its owner may write there.
+        folder: only its owner may write there.
         name: the name that the certificate must be of.
         clock: seconds since 1970.
 
@@ -152,7 +152,7 @@ def check(folder: Path, name: str, clock: Callable[[], float] = time.time) -> Ke
     authority = _load_authority(files.authority, "copy it from where the authority was created")
     certificate = _load_certificate(files.certificate, f"issue a certificate for {name}")
     key = _load_key(files.key, "copy it from where the certificate was issued")
-    # Whoever can replace the authority's certificate decides who is trusted.
+    # Anyone who can replace the authority's certificate decides who is trusted.
     for path in (folder, files.authority, files.certificate):
         _require_mode(path, 0o022, "others may write into", f"chmod go-w {path}")
     found = _name_of(certificate)
@@ -203,7 +203,7 @@ _EARLIER = timedelta(
 
 
 def require_cryptography() -> None:
-    """Refuse to go on without the package.
+    """Refuse to continue without the package.
 
     Raises:
         InputError: it is not installed.

@@ -49,7 +49,7 @@ def be_agent(experiment: Experiment, device: Device, out: Path, reporter: Report
         ``out``.
 
     Raises:
-        InputError: anything of it does not do; nothing is written then.
+        InputError: An argument is invalid. Nothing is written.
         Interrupted: it was asked to stop, and has saved itself.
         Replaced: another process speaks for the agent now.
     """
@@ -67,7 +67,7 @@ def membership_of(device: Device, experiment: Experiment) -> Membership:
     """An agent's place in its fleet, with the addresses of its neighbours.
 
     Raises:
-        InputError: an unknown name, or no place to listen at and nobody to connect to.
+        InputError: an unknown name, or neither an address to listen at nor one to connect to.
     """
     fleet = _fleet_of(device, experiment)
     fleet.require_agents(experiment.agents)

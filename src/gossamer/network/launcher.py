@@ -1,6 +1,6 @@
-"""All agents of a population as processes of this machine: begun, watched, begun again when they die, and gathered.
+"""Run all agents of a population as processes of this machine: start, watch and restart them, then merge their folders.
 
-It is no centre: agents talk to each other only, and go on without it if it is told to let them.
+The launcher is not a centre: agents talk only to each other, and continue without it if it leaves them running.
 """
 
 import logging
@@ -56,7 +56,7 @@ class Launch:
     tls: bool = False
     """Whether agents talk by mutual TLS, with certificates made for this run."""
     restarts: int = 3
-    """How often an agent that died is begun again."""
+    """How often an agent that died is restarted."""
 
     def __post_init__(self) -> None:
         require_at_least("restarts", self.restarts, 0)
@@ -77,9 +77,9 @@ def launch(
         ``out``.
 
     Raises:
-        InputError: the experiment or the folder does not do; nothing is written then.
+        InputError: The experiment is invalid, or ``out`` is not an empty directory. Nothing is written.
         Interrupted: it was asked to stop; agents have saved themselves, or in step are saved as of a common checkpoint.
-        AgentsFailed: agents died more often than they are begun again; the others went on to their end.
+        AgentsFailed: agents died more often than they are restarted; the others ran to their end.
     """
     (experiment, parts), how = launchable(experiment), how or Launch()
     require_memory(experiment, parts)  # all of them will be here
@@ -93,7 +93,7 @@ def launchable(experiment: Experiment) -> tuple[Experiment, Parts]:
     """An experiment whose agents will be processes, and what it is made of.
 
     Raises:
-        InputError: it does not do.
+        InputError: The experiment is invalid.
     """
     experiment = replace(with_absolute_paths(experiment), runtime="network")
     if experiment.seeds != 1:
@@ -113,7 +113,7 @@ def create_launch(experiment: Experiment, out: Path, how: Launch, **more: Any) -
         more: what else its configuration says.
 
     Raises:
-        InputError: the folder does not do.
+        InputError: The folder is not an empty directory.
     """
     if how.tls:
         require_cryptography()  # before anything is written
@@ -234,7 +234,7 @@ def output_of(out: Path, name: str) -> Path:
 
 
 class AgentsFailed(Unfinished):
-    """Agents died more often than they are begun again; the message names them and what they wrote last."""
+    """Agents died more often than they are restarted; the message names them and what they wrote last."""
 
 
 @dataclass
@@ -340,7 +340,10 @@ def gather_saved(out: Path, fleet: Fleet) -> str:
     """Put together what a launch that was stopped has so far; what there is to say if that cannot be."""
     try:
         gather([agent_folder(out, name) for name in fleet.names], out)
-    except (Exception, KeyboardInterrupt) as error:  # how to go on must be told whatever happens here
+    except (
+        Exception,
+        KeyboardInterrupt,
+    ) as error:  # whatever happens here, the user must learn how to resume
         return f" (not gathered: {str(error) or type(error).__name__})"
     return ""
 
@@ -375,7 +378,7 @@ def stopped(out: Path, lost: Sequence[str]) -> str:
 
 
 def back_to_common_round(folders: Sequence[Path]) -> None:
-    """In step agents must go on from the same round: the newest of which each has a checkpoint, or the beginning.
+    """In lockstep agents must resume from one round: the newest of which all have a checkpoint, or the beginning.
 
     Args:
         folders: of all agents, of which none has metrics without a checkpoint.
@@ -393,7 +396,7 @@ def back_to_common_round(folders: Sequence[Path]) -> None:
 
 
 def _watch(agents: Sequence[_Running], supervisor: Supervisor, stop: Stop, show: Callable[[], None]) -> None:
-    """Until every process has ended; one that died is begun again, as long as that is allowed."""
+    """Wait until every process has ended; restart one that died as often as that is allowed."""
     while living := [each for each in agents if each.process is not None]:
         wait([each.process.sentinel for each in living if each.process is not None], timeout=_LOOK_AGAIN)
         show()
@@ -408,9 +411,9 @@ def _watch(agents: Sequence[_Running], supervisor: Supervisor, stop: Stop, show:
                 each.finished = True
             elif each.begun > supervisor.how.restarts:
                 each.failed = True
-                _log.error("%s died (exit status %s) and is not begun again", each.name, code)
+                _log.error("%s died (exit status %s) and is not restarted", each.name, code)
             else:
-                _log.warning("%s died (exit status %s) and is begun again", each.name, code)
+                _log.warning("%s died (exit status %s) and is restarted", each.name, code)
                 each.process, each.begun = supervisor.begin(each.name, "newest"), each.begun + 1
 
 

@@ -105,7 +105,7 @@ class Membership:
     listen: tuple[str, ...]
     """Where it listens: endpoints such as tls/0.0.0.0:7447."""
     connect: tuple[str, ...] = ()
-    """Where it finds others; its neighbours' addresses are added by whoever knows them."""
+    """Where it finds others; the caller adds the addresses of its neighbours that it knows."""
     keys: str | None = None
     """Folder with its certificate and key, from gossamer keys; None: plaintext, on this machine only."""
     insecure: bool = False

@@ -59,7 +59,7 @@ def ask_run(
         observer: the name in that certificate.
 
     Raises:
-        InputError: the folder holds neither, or the certificate is missing or does not do.
+        InputError: the folder holds neither, or the certificate is missing or invalid.
     """
     if "agent" not in read_config(run):
         experiment, fleet, how = load_launch(run)
@@ -95,10 +95,10 @@ def ask(
         seconds: how long answers are waited for, at most.
 
     Raises:
-        InputError: the fleet has no address, or the certificates do not do.
+        InputError: the fleet has no address, or the certificates are invalid.
     """
     if not fleet.addresses:
-        raise InputError("no agent of the fleet has an address; without one there is nobody to ask")
+        raise InputError("no agent of the fleet has an address; without addresses there is no agent to ask")
     parts = build(experiment)
     learner = jax.eval_shape(parts.algorithm.init, jax.random.key(0))
     schema = Schema.of(jax.eval_shape(parts.algorithm.message, learner))

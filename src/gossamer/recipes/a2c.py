@@ -135,7 +135,7 @@ def specialised_a2c(experiment: Experiment, learning_rate: float = 0.002) -> Exp
 
 
 def _often(experiment: Experiment, horizon: int = 5, learning_rate: float = 0.002) -> Experiment:
-    """Shorter horizon, larger steps, nobody to talk to; records and checkpoints after as many steps as before."""
+    """Shorter horizon, larger steps, no neighbours; records and checkpoints after as many steps as before."""
     assert isinstance(experiment.experience, Steps)
     longer = experiment.experience.steps // horizon
     return replace(

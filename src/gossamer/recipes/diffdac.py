@@ -35,7 +35,7 @@ _EPOCH = 5  # episodes in each environment
 FAILED_AGENT = 12
 """Who leaves for ever in the trainings of figure 3 that ask what one failure does."""
 FAILS_AFTER = 0.1
-"""After which share of these trainings: while everybody still learns, so that whoever stops is seen to."""
+"""After which share of these trainings: while all agents still learn, so that one that stops is visible."""
 
 
 def stability(scale: Scale, seeds: int) -> Trainings:
@@ -176,7 +176,7 @@ def balance_networks(scale: Scale, seeds: int) -> Trainings:
 def noisy_links(environment: Environment | HostEnvironment, prefix: str, steps: int, seeds: int) -> Trainings:
     """Figure 7: 14 agents in a ring on a single task whose links fail with probability p, both directions at once.
 
-    Nobody waits: messages may have any age (``most_recent``), or count once and are then gone
+    No agent waits: messages may have any age (``most_recent``), or count once and are then gone
     (``whatever_arrived``). Without failures both are run too, since messages take time.
     """
     base = replace(diffusion(environment, steps), tasks=1, agents=14, seeds=seeds)

@@ -53,7 +53,7 @@ def gala_a2c(
     steps: int = 10_000_000,
     peers: int = 1,
 ) -> Experiment:
-    """GALA-A2C: learners on a directed ring that gossip their parameters and wait for nobody.
+    """GALA-A2C: learners on a directed ring that gossip their parameters without waiting.
 
     Args:
         environment: a game, or another single task.

@@ -47,7 +47,7 @@ def success(scale: Scale, seeds: int) -> Trainings:
 def correlation(scale: Scale, seeds: int) -> Trainings:
     """Figure 2: 4 learners that gossip, certified, and 4 that average their gradients; correlations of both.
 
-    A certificate looks at every update, so that such runs are slower: they are nobody else's. Quick: Acrobot and a few
+    The bound looks at every update, which slows these runs: no other figure uses them. Quick: Acrobot and a few
     updates of Pong.
     """
     environments: dict[str, Environment | HostEnvironment] = {"acrobot": Acrobot(), "pong": Atari("pong")}

@@ -34,9 +34,12 @@ def load_experiment(run: Path) -> Experiment:
 def _require_imported(data: Any) -> None:
     """Refuse an identifier such as ``my_module:MyTask-v0``, whose module Gymnasium would import."""
     environment = data.get("environment") if isinstance(data, dict) else None
-    identifier = str(environment.get("id", "")) if isinstance(environment, dict) else ""
-    module, colon, _ = identifier.partition(":")
-    if colon and module not in sys.modules:
+    if not isinstance(environment, dict):
+        return
+    for identifier in (environment.get("env_id"), environment.get("id")):  # the latter in earlier files
+        module, colon, _ = str(identifier).partition(":")
+        if not colon or module in sys.modules:
+            continue
         raise InputError(
             f"the environment {identifier!r} needs the module {module!r}, and nothing that a run folder names is "
             f"imported by itself; if you trust it, add --import {module}, or import that module first"

@@ -132,7 +132,7 @@ class RunLog:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether there is anything to go on from; who was killed while it was set up has no round and no checkpoint.
+    """Whether there is anything to resume from; a run killed during its set-up has neither rounds nor checkpoints.
 
     Raises:
         InputError: there are metrics and no checkpoint, which must not be written over.

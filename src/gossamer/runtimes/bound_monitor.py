@@ -1,6 +1,6 @@
 """Sees what happens to the parameters of peers, as it happens, and certifies how far apart they can be.
 
-While somebody adapts or combines nobody else does, in the books: what is computed goes on beside it.
+Events are recorded one at a time, under a lock; the computations themselves run side by side.
 """
 
 import math
@@ -38,7 +38,7 @@ class BoundMonitor:
         self._newest = list(messages)
         distance, _ = jax.device_get(spread_alone(tuple(messages)))
         self._certificate = ConsensusBound(len(messages), float(distance), kept)
-        self._diverged = False  # somebody's parameters left the numbers: nothing is certified from then on
+        self._diverged = False  # an agent's parameters became NaN or infinite: there is no bound from then on
         # One thread both sends, which is a moment, and tells of what arrives thereby.
         self._lock = threading.RLock()
 

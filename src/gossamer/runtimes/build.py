@@ -235,7 +235,7 @@ def tree_bytes(tree: Any) -> int:
 
 
 def _require_mixing(topology: Topology, weights: tuple[csr_array, ...]) -> None:
-    """Refuse weights under which news of some agent never reaches another, unless nobody is to talk at all."""
+    """Refuse weights under which news of some agent never reaches another, unless the topology is ``separate``."""
     if not topology.separate and not is_strongly_connected(sum(weights)):
         raise InputError(
             f"the weights leave the {topology.agents} agents of {topology.name} in parts that never hear each "

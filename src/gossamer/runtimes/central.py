@@ -17,7 +17,7 @@ Apply = Callable[[Any, Any], Any]
 
 
 class Stopped(Exception):
-    """The workers end; nobody waits for gradients any more."""
+    """The workers end, and none waits for gradients any more."""
 
 
 @runtime_checkable
@@ -49,7 +49,7 @@ class Centre(Protocol):
         ...
 
     def stop(self) -> None:
-        """Release whoever waits."""
+        """Release all waiting threads."""
         ...
 
 
@@ -83,7 +83,7 @@ class Asynchronous:
             return Given(self._learner, lag)
 
     def stop(self) -> None:
-        """Nobody waits here."""
+        """No-op: no thread waits."""
 
 
 class AllReduce:
@@ -118,7 +118,7 @@ class AllReduce:
             return self._learner, self._version
 
     def give(self, worker: int, gradient: Any, version: int) -> Given:
-        """Wait for the others; whoever comes last applies the mean.
+        """Wait for the others; the last to arrive applies the mean.
 
         Raises:
             Stopped: no mean will come.

@@ -94,7 +94,7 @@ class Inbox:
             return True
 
     def leave(self, sender: int) -> None:
-        """The peer has finished or failed: nobody waits for it, or averages with it, any more."""
+        """The peer has finished or failed: it is no longer waited for or averaged with."""
         with self._changes:
             self._left[self._place[sender]] = True
             self._changes.announce()
@@ -127,7 +127,7 @@ class Inbox:
             self._given_up[places] = True
 
     def wake(self) -> None:
-        """Let whoever waits look again at what it waits for."""
+        """Wake all waiting threads to check their conditions again."""
         with self._changes:
             self._changes.announce()
 

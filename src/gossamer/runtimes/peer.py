@@ -63,7 +63,7 @@ class Gate(Protocol):
         ...
 
     def hurries(self) -> bool:
-        """Whether nobody should wait for messages any more, as all are to stand still."""
+        """Whether waits for messages should end, because all agents are to stand still."""
         ...
 
 
@@ -155,7 +155,7 @@ class Peer:
         patience: how long it waits where the rule makes it wait; None: until the gate hurries, which suits peers that
             cannot fail in silence.
         lockstep: whether it combines messages of just its own version, as if all agents moved at once.
-        witness: sees what happens; nobody does by default.
+        witness: is told of every adaptation and combination; none by default.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class Peer:
     def take_over(self, learner: Any, done: int) -> tuple[Any, int]:
         """What a late joiner begins with: the newest message that it holds, and as many updates as that had.
 
-        The lowest number of several equally new; its own parameters where it has heard of nobody.
+        The lowest number of several equally new; its own parameters if it has heard no neighbour.
         """
         with self._moment():
             held, messages = self._inbox.take(_newest)
@@ -273,7 +273,7 @@ class Peer:
         return version if self._lockstep else math.inf
 
     def _give_up_silent(self, patience: AdaptiveTimeout) -> None:
-        """Where no wait ends by a deadline, a peer that was not heard of for so long holds nobody up either."""
+        """Where no wait ends by a deadline, a peer that was not heard for so long is not waited for either."""
         held = self._inbox.look()
         silent = self._inbox.overdue(patience) & held.present & ~held.unread
         if silent.any():

@@ -120,7 +120,7 @@ class Runtime(Protocol):
 
     @property
     def resumes(self) -> Resume:
-        """Whether all of a run goes on exactly from a checkpoint, or only its learners."""
+        """Whether all of a run resumes exactly from a checkpoint, or only its learners."""
         ...
 
     def start(self) -> Population:
@@ -143,7 +143,7 @@ class Runtime(Protocol):
         ...
 
     def restore(self, population: Population) -> Population:
-        """Go on from what ``saved`` gave."""
+        """Resume from what ``saved`` returned."""
         ...
 
     def close(self) -> None:

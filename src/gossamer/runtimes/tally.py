@@ -67,7 +67,7 @@ class Tally:
         return self._sums()._replace(updates=self._updates + self._lossless, info={}), self._traffic
 
     def restore(self, state: Any) -> None:
-        """Go on from what ``state`` returned."""
+        """Resume from what ``state`` returned."""
         sums, traffic = jax.tree.map(np.array, state)
         self._env_steps, self._finished, self._lossless = sums.env_steps, sums.finished, sums.updates
         self._traffic = Traffic(*traffic)

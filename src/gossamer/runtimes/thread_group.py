@@ -27,7 +27,7 @@ class SharedMemoryTransport:
         inboxes: of all agents.
         schedule: how often links fail.
         seed: of which messages they lose.
-        witness: is told what comes to an inbox; nobody by default.
+        witness: is told what comes to an inbox; none by default.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class AgentThreads:
             count -= len(gathered)
 
     def stand_still(self) -> list[CompletedUpdate]:
-        """Wait until every worker stands between two rounds or has ended; updates that nobody has gathered yet."""
+        """Wait until every worker stands between two rounds or has ended; return the updates not gathered yet."""
         gathered: list[CompletedUpdate] = []
         if not self._started:
             return gathered

@@ -76,7 +76,7 @@ class ThreadsRuntime:
         return self._experiment.rounds
 
     def advance(self, population: Population, rounds: int, every: int) -> tuple[Population, list[Report]]:
-        """Gather the updates of some rounds, whoever made them; where workers are in step they wait then."""
+        """Gather the updates of some rounds, of any worker; in lockstep the workers wait afterwards."""
         done, reports = int(population.round), []
         for length in stretches(done, rounds, every):
             done += length
@@ -102,7 +102,7 @@ class ThreadsRuntime:
         return Population(learner, environments, self._uncounted(), population.round)
 
     def restore(self, population: Population) -> Population:
-        """Go on with the learners; with environments and messages as far as they were saved."""
+        """Resume the learners, and environments and messages as far as they were saved."""
         self._begin(population.learner)
         for number, worker in enumerate(self._workers):
             worker.restore(jax.tree.map(lambda leaf, i=number: leaf[0, i], population.environments))

@@ -50,7 +50,7 @@ class Collector(Protocol):
         ...
 
     def restore(self, state: Any) -> None:
-        """Go on from what ``state`` returned."""
+        """Resume from what ``state`` returned."""
         ...
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Worker:
         return jax.block_until_ready(learner), self._with_lag(report)
 
     def gradient(self, learner: Learner, done: int) -> tuple[Any, Any]:
-        """A round up to the gradient, computed and not only promised: others go on from what it changes."""
+        """A round up to the gradient, computed and not only dispatched: others continue from what it changes."""
         collected = self._collector.collect(learner, done)
         gradient, report = gradient_alone(self._algorithm, learner, collected, self._turn(done))
         if self._keeps_gradients:
@@ -112,7 +112,7 @@ class Worker:
         return self._collector.remembers
 
     def start(self, playing: Any) -> None:
-        """Begin episodes, or go on where the environments were put on the device."""
+        """Begin episodes, or continue those of the environments that were put on the device."""
         self._collector.start(playing)
 
     def state(self) -> Any:
@@ -120,7 +120,7 @@ class Worker:
         return self._collector.state()
 
     def restore(self, state: Any) -> None:
-        """Go on from there."""
+        """Resume from what ``state`` returned."""
         self._collector.restore(state)
 
     def close(self) -> None:
@@ -258,7 +258,7 @@ class _Ahead:
             self._ahead.publish(learner.params)
         batch = self._ahead.take()
         self.lag = float(batch.lag.mean())
-        # Whoever's unrolls they are, episodes are counted where their environment is.
+        # Episodes are counted where their environment is, whichever agent learns from them.
         finished = Finished(
             *(
                 np.bincount(np.asarray(batch.trajectory.task), total, minlength=self._environments)

@@ -23,7 +23,7 @@ def become_worker(core: int | None = None) -> None:
     """What a process does first whose parent will tell it when to stop.
 
     In a session of its own it does not hear the terminal's Ctrl-C: the parent tells it to stop, once. A parent that
-    was killed tells nobody, so it watches for that end, and is then asked by SIGTERM as well.
+    was killed cannot say so, so the child watches for that end, and is then asked by SIGTERM as well.
 
     Args:
         core: the one it keeps to: small networks run faster on one than on two, and others are not disturbed.

@@ -58,7 +58,7 @@ def connected(place: Cluster) -> Iterator[Connection]:
         else:
             _join(ray, "RAY_ADDRESS" if place.address is None else "address", address)
         try:
-            # Nobody joins a Ray that was started here, and its agents need not be heard elsewhere.
+            # No other machine joins a Ray that was started here, so its agents need not be heard elsewhere.
             yield Connection(ray, _LOOPBACK if address is None else None)
         finally:
             ray.shutdown()
@@ -117,7 +117,7 @@ def _join(ray: Any, name: str, address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
         except OSError as error:
             raise InputError(
-                f"{name} is {address!r}, where nobody answers ({error}); give that of a Ray that runs"
+                f"{name} is {address!r}, where nothing answers ({error}); give that of a Ray that runs"
             ) from error
     try:
         _init(ray, address=address)

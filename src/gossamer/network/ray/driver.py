@@ -84,7 +84,7 @@ class Driver:
         self._remote = self._ray.remote(RemoteAgent).options(
             num_cpus=place.cpus_per_agent,
             num_gpus=place.gpus_per_agent,
-            max_restarts=0,  # whoever comes in its place must be told who is where
+            max_restarts=0,  # its replacement must be told where the others are
             max_concurrency=_AT_ONCE,
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": _environment(place)},
@@ -141,7 +141,7 @@ class Driver:
         _log.info("%s is placed at %s", agent.name, seat.endpoint)
 
     def _begin_placed(self) -> None:
-        # At first all begin together: in step nobody would wait for long for who has no place yet.
+        # At first all begin together: in lockstep no agent waits long for one that has no place yet.
         if any(agent.state == "waiting" and agent.begun == 1 for agent in self._agents):
             return
         for agent in self._agents:
@@ -223,9 +223,9 @@ class Driver:
             _log.error("%s died before it had saved itself: %s", agent.name, why)
         elif agent.begun > self._how.restarts:
             agent.state = "failed"
-            _log.error("%s died and is not begun again: %s", agent.name, why)
+            _log.error("%s died and is not restarted: %s", agent.name, why)
         else:
-            _log.warning("%s died and is begun again: %s", agent.name, why)
+            _log.warning("%s died and is restarted: %s", agent.name, why)
             self._wait_for_place(agent)
 
     def _give_up_waiting(self) -> None:

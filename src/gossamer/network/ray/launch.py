@@ -24,13 +24,13 @@ def launch_on_ray(
     """Run a population whose agents are placed on a cluster by Ray, in a new folder.
 
     All nodes need this version of gossamer, with the extra ``ray``. The driver does not learn or carry messages, but
-    agents end with it; ``resume_on_ray`` goes on from the checkpoints that it holds. Certificates, checkpoints and
+    agents end with it; ``resume_on_ray`` resumes from the checkpoints that it holds. Certificates, checkpoints and
     metrics go over Ray's own connections, which are as safe as the cluster is.
 
     Args:
         experiment: what to run; its runtime becomes ``network``. Files that it names must be on every node.
         out: a folder that is new or empty. What agents write is copied into it; at the end all are gathered.
-        how: how agents talk, and how often they are begun again.
+        how: how agents talk, and how often they are restarted.
         place: which Ray, and what each agent gets.
         reporter: shows progress; nothing is shown by default.
 
@@ -39,9 +39,9 @@ def launch_on_ray(
 
     Raises:
         InputError: no ray, no such cluster, one without room for all agents, plaintext between nodes that was not asked
-            for, or an experiment or a folder that does not do; nothing is written then.
+            for, an invalid experiment, or a folder that is not empty. Nothing is written.
         Interrupted: it was asked to stop; all agents have saved themselves, and that was copied.
-        AgentsFailed: agents died more often than they are begun again; the others went on to their end.
+        AgentsFailed: agents died more often than they are restarted; the others ran to their end.
     """
     how, place = how or Launch(), place or Cluster()
     if how.tls and place.insecure:

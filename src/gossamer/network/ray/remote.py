@@ -177,7 +177,7 @@ def _node_address() -> str:
 
 
 def _require_own(folder: Path) -> None:
-    """Whoever made the folder could read the keys that it will hold, and give code to whoever compiles there."""
+    """Another user who made the folder could read the keys that it will hold, and plant compiled code."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise InputError(f"{folder} belongs to somebody else, or others may look into it; remove it")
