@@ -380,7 +380,7 @@ def test_ctrl_c_in_a_terminal_saves_what_runs_on_a_ray_of_its_own(tmp_path, monk
         os.killpg(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130, said
-    assert f"go on with: gossamer launch --resume {run}" in said
+    assert f"resume with: gossamer launch --resume {run}" in said
     assert {process_of(run, name)["pid"] for name in default_names(2)} < begun
     wait_for(lambda: not any(lives(pid) for pid in begun))
     assert not node_folder(run).exists()

@@ -134,7 +134,7 @@ def test_an_interrupted_launch_goes_on_as_if_it_had_not_been(tmp_path):
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
-    assert f"go on with: gossamer launch --resume {run}" in said
+    assert f"resume with: gossamer launch --resume {run}" in said
     assert max(rounds_of(run)) < 40
     assert evaluate(run, episodes=1).returns.shape == (1, 4, 4, 1)
     before = (run / "config.json").read_bytes()

@@ -366,10 +366,10 @@ def stopped(out: Path, lost: Sequence[str]) -> str:
         ...     schedule = Schedule("most_recent", staleness)
         ...     _ = create_launch(replace(cartpole_balance(), schedule=schedule), out / name, Launch())
         ...     print(stopped(out / name, ["ada"]))
-        stopped, each agent is saved as of its last checkpoint; go on with: gossamer launch --resume /.../in-step
-        stopped, all agents have saved themselves but ada, of which an earlier checkpoint is kept; go on with: ...
+        stopped, each agent is saved as of its last checkpoint; resume with: gossamer launch --resume /.../in-step
+        stopped, all agents have saved themselves but ada, of which an earlier checkpoint is kept; resume with: ...
     """
-    again = f"go on with: gossamer launch --resume {out}"
+    again = f"resume with: gossamer launch --resume {out}"
     experiment, _, _ = load_launch(out)
     if experiment.schedule.in_step:
         return f"stopped, each agent is saved as of its last checkpoint; {again}"
