@@ -332,7 +332,7 @@ def test_agents_of_a_lost_node_come_back_elsewhere_and_all_go_on_after_a_stop(no
         assert all(parent in others for _, parent in after.values())
         os.kill(os.getpid(), signal.SIGINT)
 
-    with meanwhile(lose_a_node), pytest.raises(Interrupted, match=f"go on with: .*--resume {run}"):
+    with meanwhile(lose_a_node), pytest.raises(Interrupted, match=f"resume with: .*--resume {run}"):
         launch_on_ray(experiment, run, Launch(tls=True), place)
     for name, (process, _) in after.items():
         assert process["incarnation"] > before[name][0]["incarnation"]
