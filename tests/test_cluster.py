@@ -247,7 +247,7 @@ def test_an_agent_that_cannot_save_itself_is_named_after_a_stop(ray, tmp_path, m
         os.kill(stopped[0], signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGINT)
 
-    lost = "saved themselves but agent-1, of which an earlier checkpoint is kept; go on with"
+    lost = "saved themselves but agent-1, of which an earlier checkpoint is kept; resume with"
     with meanwhile(stop), pytest.raises(Interrupted, match=lost):
         launch_on_ray(few(2, rounds=10**6, checkpoint_every=20), run, Launch(tls=True))
     os.kill(stopped[0], signal.SIGKILL)

@@ -300,7 +300,7 @@ def test_an_agent_of_a_directed_ring_begins_again(tmp_path):
 
     thread = threading.Thread(target=kill_and_stop)
     thread.start()
-    with pytest.raises(Interrupted, match="all agents have saved themselves; go on with"):
+    with pytest.raises(Interrupted, match="all agents have saved themselves; resume with"):
         launch(experiment, run, Launch(restarts=1))
     thread.join(DEADLINE)
     log = output_of(run, "agent-2").read_text()
