@@ -2,7 +2,7 @@
 
     python -m benchmarks.startup [--against REVISION] [--only balance acrobot pong launch]
 
-Each case is a command in a process of its own, first with an empty cache of compiled programs, then with what that
+Each case is a command in a separate process, first with an empty cache of compiled programs, then with what that
 left, another seed and another learning rate. An older revision is checked out beside this one and takes its turn
 before it, with the same interpreter and packages. The total is that of the process and all that it started. What JAX
 reports of tracing, lowering and compiling is turned into CPU time; imports are everything before the first of it, and
@@ -44,7 +44,7 @@ PHASES = {
 }
 TARGETS = {("balance", "cold"): 0.55, ("balance", "warm"): 0.2}
 
-# Every process of a run imports this before anything else: sitecustomize.py in a folder of its own.
+# Every process of a run imports this before anything else: sitecustomize.py in a separate folder.
 RECORDER = """
 import bisect, os, threading, time
 

@@ -51,7 +51,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Contender:
-    """A program and what to ask of it; ``venv`` is that of a peer, or ours, which may start with an empty cache."""
+    """A program and what to ask of it; ``venv`` is None for ours, which starts with an empty cache if ``is_cold``."""
 
     name: str
     program: str
